@@ -1,0 +1,12 @@
+#pragma once
+
+// Batch normalization for Eigen tensors. The public headers, in reading order:
+#include "batchnorm/version.hpp"
+#include "batchnorm/error.hpp"
+#include "batchnorm/options.hpp"
+#include "batchnorm/scalar.hpp"
+#include "batchnorm/shape.hpp"
+#include "batchnorm/moments.hpp"
+#include "batchnorm/forward.hpp"
+#include "batchnorm/backward.hpp"
+#include "batchnorm/batch_norm.hpp"

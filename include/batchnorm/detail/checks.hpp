@@ -1,0 +1,125 @@
+#pragma once
+
+#include "batchnorm/shape.hpp"
+
+// Every check of an input. All of them run before anything is written.
+
+namespace batchnorm::detail {
+
+template <class Dims>
+std::string text_of_dimensions(const Dims& dims) {
+  std::string text;
+  for (const Index dim : dims) text += (text.empty() ? "" : "x") + std::to_string(dim);
+  return text;
+}
+
+template <class X>
+void check_channels(const char* function, const X& x, Index axis, Index channels) {
+  if (dimensions_of(x)[static_cast<std::size_t>(axis)] == channels) return;
+  fail(function, "x is " + text_of_dimensions(dimensions_of(x)) + "; axis " + std::to_string(axis) + " must have " +
+                     std::to_string(channels) + " channels");
+}
+
+template <class X, class Y>
+void check_same_dimensions(const char* function, const char* y_name, const Y& y, const X& x) {
+  if (dimensions_of(y) == dimensions_of(x)) return;
+  fail(function, std::string(y_name) + " is " + text_of_dimensions(dimensions_of(y)) + "; x is " + text_of_dimensions(dimensions_of(x)));
+}
+
+inline void check_length(const char* function, const char* name, Index length, Index channels) {
+  if (length == channels) return;
+  fail(function, std::string(name) + " has length " + std::to_string(length) + "; it must have one entry for each of " +
+                     std::to_string(channels) + " channels");
+}
+
+/// A parameter vector; an absent one has no entries.
+inline void check_optional_length(const char* function, const char* name, Index length, Index channels) {
+  if (length != 0) check_length(function, name, length, channels);
+}
+
+inline void check_single_value(const char* function, const Shape& shape, SingleValue single_value) {
+  if (shape.count() != 1 || shape.channels == 0 || single_value == SingleValue::allow) return;
+  fail(function, "x has one value per channel; training needs at least two (or SingleValue::allow)");
+}
+
+template <class Y>
+constexpr bool is_resizable() {
+  using Plain = std::remove_cvref_t<Y>;
+  if constexpr (is_dense_rank_2<Plain>()) {
+    return TraitsOf<Plain>::owning && Plain::SizeAtCompileTime == Eigen::Dynamic;
+  } else {
+    return TraitsOf<Plain>::owning && requires(Plain& y, Dimensions<Plain> dims) { y.resize(dims); };
+  }
+}
+
+/// Whether `y` has, or can be resized to, the dimensions of x.
+template <class Y>
+bool can_take(const Y& y, const Dimensions<Y>& dims) {
+  if (dimensions_of(y) == dims) return true;
+  if constexpr (!is_resizable<Y>()) {
+    return false;
+  } else if constexpr (is_dense_rank_2<Y>()) {
+    const auto fits = [](Index fixed, Index wanted) { return fixed == Eigen::Dynamic || fixed == wanted; };
+    return fits(Y::RowsAtCompileTime, dims[0]) && fits(Y::ColsAtCompileTime, dims[1]);
+  } else {
+    return true;
+  }
+}
+
+template <class X, class Y>
+void check_output(const char* function, const char* y_name, const Y& y, const X& x) {
+  if (!can_take(y, dimensions_of(x))) check_same_dimensions(function, y_name, y, x);
+}
+
+template <class X, class Y>
+void resize_like(Y& y, const X& x) {
+  if constexpr (is_resizable<Y>()) {
+    const auto dims = dimensions_of(x);
+    if (dimensions_of(y) == dims) return;
+    if constexpr (is_dense_rank_2<Y>()) {
+      y.resize(dims[0], dims[1]);
+    } else {
+      y.resize(dims);
+    }
+  }
+}
+
+/// The memory of a tensor: `lines` stretches of `length` bytes, `stride` bytes apart.
+struct Extent {
+  std::uintptr_t begin;
+  std::uintptr_t lines, length, stride;
+  std::uintptr_t end() const { return begin + (lines - 1) * stride + length; }
+  friend bool operator==(const Extent&, const Extent&) = default;
+};
+
+template <class X>
+Extent extent_of(const X& x) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(x.data());
+  const auto bytes = static_cast<std::uintptr_t>(x.size()) * sizeof(ScalarOf<X>);
+  if constexpr (is_dense_rank_2<X>()) {
+    const auto lines = static_cast<std::uintptr_t>(x.outerSize());
+    const auto stride = static_cast<std::uintptr_t>(x.outerStride()) * sizeof(ScalarOf<X>);
+    if (bytes != 0 && lines > 1 && stride * lines != bytes) return {begin, lines, bytes / lines, stride};
+  }
+  return {begin, 1, bytes, bytes};
+}
+
+inline bool overlap(const Extent& a, const Extent& b) {
+  if (a.length == 0 || b.length == 0 || a.end() <= b.begin || b.end() <= a.begin) return false;
+  if (a.stride != b.stride || a.lines == 1 || b.lines == 1) return true;
+  // Interleaved columns of one matrix: disjoint when each line of one fits in the gap of the other.
+  const Extent& first = a.begin <= b.begin ? a : b;
+  const Extent& second = a.begin <= b.begin ? b : a;
+  const std::uintptr_t offset = (second.begin - first.begin) % first.stride;
+  return offset < first.length || first.stride - offset < second.length;
+}
+
+/// y may be exactly x (in place) or lie apart from it.
+template <class X, class Y>
+void check_overlap(const char* function, const char* y_name, const Y& y, const char* x_name, const X& x) {
+  const Extent from = extent_of(x), to = extent_of(y);
+  if (from == to || !overlap(from, to)) return;
+  fail(function, std::string(y_name) + " overlaps " + x_name + "; it must be the same memory or lie apart");
+}
+
+}  // namespace batchnorm::detail

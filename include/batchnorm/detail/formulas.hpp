@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "batchnorm/detail/lanes.hpp"
+
+// The arithmetic of the four phases, one struct each, on vectors (V) or single values. How memory is walked is in
+// reduce.hpp and map.hpp; to change a formula, change it here.
+
+namespace batchnorm::detail {
+
+/// The values a float sum of squares can hold with all its digits: neither overflown nor near underflow.
+template <class Compute>
+bool is_reliable(Compute sum, Compute count) {
+  const Compute magnitude = sum < 0 ? -sum : sum;
+  return magnitude <= std::numeric_limits<Compute>::max() && magnitude >= count * Compute(0x1p-100);
+}
+
+/// Per channel, first: mean; second: m2, the sum of squared deviations from it.
+struct MomentFormula {
+  static constexpr int inputs = 1;  // x
+  static constexpr bool finds_mean = true;
+
+  // Centered before squaring: E[x^2] - mean^2 loses every digit when |mean| >> std.
+  template <class V>
+  BATCHNORM_INLINE static void accumulate(const V (&in)[1], const V& center, V& sum, V& square_sum) {
+    const V deviation = in[0] - center;
+    sum += deviation;
+    square_sum += deviation * deviation;
+  }
+
+  /// Makes the first lanes count for nothing.
+  template <class L, class V>
+  BATCHNORM_INLINE static void keep_last(V (&in)[1], const V& center, Index keep) {
+    L::keep_last(in[0], center, keep);
+  }
+
+  template <class Compute>
+  static bool is_reliable(Compute sum, Compute square_sum, Compute count) {
+    return sum - sum == 0 && detail::is_reliable(square_sum, count);
+  }
+
+  /// From sums about `center` of 1 / inv_count values.
+  template <class V, class Statistic>
+  BATCHNORM_INLINE static void finish(const V& center, const V&, const V& sum, const V& square_sum,
+                                      const Statistic& inv_count, V& mean, V& m2) {
+    const V offset = sum * inv_count;
+    mean = center + offset;
+    m2 = square_sum - sum * offset;
+  }
+
+  /// Takes other values in: share = n_b / n and cross = n_a n_b / n (Chan, Golub and LeVeque 1979).
+  template <class V, class Statistic>
+  BATCHNORM_INLINE static void merge(V& mean, V& m2, const V& other_mean, const V& other_m2, const Statistic& share,
+                                     const Statistic& cross) {
+    const V delta = other_mean - mean;
+    mean += delta * share;
+    m2 += other_m2 + delta * delta * cross;
+  }
+};
+
+/// Per channel, first: sum of dy; second: sum of dy * (x - mean).
+struct GradientFormula {
+  static constexpr int inputs = 2;  // x, dy
+  static constexpr bool finds_mean = false;
+
+  template <class V>
+  BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V& center, V& sum, V& product_sum) {
+    sum += in[1];
+    product_sum += in[1] * (in[0] - center);
+  }
+
+  template <class L, class V>
+  BATCHNORM_INLINE static void keep_last(V (&in)[2], const V& center, Index keep) {
+    L::keep_last(in[0], center, keep);
+    L::keep_last(in[1], V{}, keep);
+  }
+
+  template <class Compute>
+  static bool is_reliable(Compute sum, Compute product_sum, Compute count) {
+    return (sum == 0 && product_sum == 0) || (sum - sum == 0 && detail::is_reliable(product_sum, count));
+  }
+
+  /// `center` is the mean rounded to the kernel's type; the rest of the mean is taken off here.
+  template <class V, class Statistic>
+  BATCHNORM_INLINE static void finish(const V& center, const V& mean, const V& sum, const V& product_sum,
+                                      const Statistic&, V& dy, V& dy_centered) {
+    dy = sum;
+    dy_centered = product_sum - sum * (mean - center);
+  }
+
+  template <class V, class Statistic>
+  BATCHNORM_INLINE static void merge(V& dy, V& dy_centered, const V& other_dy, const V& other_dy_centered,
+                                     const Statistic&, const Statistic&) {
+    dy += other_dy;
+    dy_centered += other_dy_centered;
+  }
+};
+
+/// y = (x - center) * scale + shift. Never x * a + b: at mean 1e6 and std 1 that is wrong in the second digit.
+struct NormalizeFormula {
+  static constexpr int inputs = 1;  // x
+  enum Coefficient { center, scale, shift, coefficients };
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[1], const V (&c)[coefficients], V& y) {
+    y = (in[0] - c[center]) * c[scale] + c[shift];
+  }
+};
+
+/// dx = dy * scale + (x - center) * inv_std * xhat_scale + shift. The two factors of (x - center) stay apart because
+/// their product leaves the range of float at a std of 1e19 or 1e-20.
+struct InputGradientFormula {
+  static constexpr int inputs = 2;  // x, dy
+  enum Coefficient { center, inv_std, scale, xhat_scale, shift, coefficients };
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], V& dx) {
+    dx = in[1] * c[scale] + ((in[0] - c[center]) * c[inv_std] * c[xhat_scale] + c[shift]);
+  }
+};
+
+/// 1 / sqrt(var + epsilon); 0 where both are 0, so that a constant channel gives beta then too.
+template <class Statistic>
+Statistic inverse_std(const Statistic& var, double epsilon) {
+  using std::sqrt;
+  const Statistic sum = var + Statistic(epsilon);
+  if (sum == Statistic(0)) return Statistic(0);
+  return Statistic(1) / sqrt(sum);
+}
+
+}  // namespace batchnorm::detail

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "batchnorm/detail/lanes.hpp"
+#include "batchnorm/shape.hpp"
+
+// How a tensor is walked and cut. Everything here follows from the shape alone, never from the number of threads or
+// the instruction set, so that the same sums are added in the same order everywhere.
+
+namespace batchnorm::detail {
+
+/// Rows, or values of a run, whose float sums are merged into double at a time.
+inline constexpr Index block_rows = 256;
+inline constexpr Index piece_length = block_rows * max_lanes;
+/// Columns that one part works on at most: its accumulators stay in L1.
+inline constexpr Index max_columns = 1024;
+
+/// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
+/// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
+struct Grid {
+  Shape shape;
+  bool by_columns;
+  Index positions;
+  Index fold = 1;  // rows of few columns that are read as one row
+
+  Index pieces_per_run() const { return (shape.inner + piece_length - 1) / piece_length; }
+
+  /// Where a run of its own position begins inside its run.
+  Index piece_begin(Index position) const { return (position % pieces_per_run()) * piece_length; }
+  Index piece_size(Index position) const { return std::min(piece_length, shape.inner - piece_begin(position)); }
+
+  /// Values per column (by columns) or per channel (by runs) in the positions before this one.
+  Index values_before(Index position) const {
+    if (by_columns) return position;
+    return position / pieces_per_run() * shape.inner + piece_begin(position);
+  }
+};
+
+struct Part {
+  Index begin, end;  // positions
+  Index channel_begin, channel_end;
+  Index channels() const { return channel_end - channel_begin; }
+};
+
+template <class T>
+Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels) {
+  const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(T), 8));
+  Grid grid{shape, dense_channels && shape.inner < lanes, 0};
+  grid.positions = grid.by_columns ? shape.outer : shape.outer * grid.pieces_per_run();
+  const Index width = shape.channels * shape.inner;
+  if (grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
+    const Index fold = lanes / std::gcd(lanes, width);
+    if (shape.outer >= fold) grid.fold = fold;
+  }
+  return grid;
+}
+
+/// The parts of a tensor: position_parts times channel_parts of them.
+struct Partition {
+  Grid grid;
+  Index position_parts, position_step;
+  Index channel_parts, channel_step;
+
+  Index parts() const { return position_parts * channel_parts; }
+  /// Each part holds all values of its channels, so that it can be normalized while it is in the cache.
+  bool whole_channels() const { return position_parts == 1; }
+
+  Part operator[](Index k) const {
+    const Index begin = k / channel_parts * position_step;
+    const Index channel_begin = k % channel_parts * channel_step;
+    return {begin, std::min(begin + position_step, grid.positions), channel_begin,
+            std::min(channel_begin + channel_step, grid.shape.channels)};
+  }
+};
+
+inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
+
+inline constexpr Index part_bytes = Index(128) << 10;
+inline constexpr Index resident_bytes = Index(512) << 10;  // what stays in L2 between two passes
+inline constexpr Index max_position_parts = 64;
+
+/// Cuts along the channels where a part that holds whole channels fits in L2, else along the positions.
+template <class T>
+Partition make_partition(const Grid& grid, Index tensors) {
+  const Shape& shape = grid.shape;
+  const Index value_bytes = static_cast<Index>(sizeof(T)) * tensors;
+  const Index channel_bytes = std::max<Index>(shape.count() * value_bytes, 1);
+  const Index channels = std::max<Index>(shape.channels, 1);
+  const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(T), 8));
+
+  // Narrower tiles of columns would use only a part of each cache line and of each stretch that is prefetched.
+  const Index min_step = grid.by_columns ? ceil_div(4 * lanes, std::max<Index>(shape.inner, 1)) : 1;
+  const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
+  Index step = std::clamp(part_bytes / channel_bytes, std::min(min_step, max_step), max_step);
+  const bool fits = std::min(step, channels) * channel_bytes <= resident_bytes;
+  const bool few = channels <= step && channels * channel_bytes > 2 * part_bytes;
+  const bool whole_channels = fits && !few;
+  if (!whole_channels && grid.by_columns) step = max_step;
+  if (!whole_channels && !grid.by_columns) step = 1;
+
+  const Index channel_parts = ceil_div(channels, step);
+  step = ceil_div(channels, channel_parts);
+  if (grid.by_columns && channel_parts > 1) step = std::min(round_up(step, lanes), max_step);
+
+  Index position_step = std::max<Index>(grid.positions, 1);
+  if (!whole_channels) {
+    const Index bytes = std::min(step, channels) * channel_bytes;
+    const Index wanted = std::clamp<Index>(bytes / (2 * part_bytes), 1, max_position_parts);
+    position_step = round_up(ceil_div(position_step, wanted), grid.fold);
+  }
+  return {grid, ceil_div(std::max<Index>(grid.positions, 1), position_step), position_step,
+          ceil_div(channels, step), step};
+}
+
+}  // namespace batchnorm::detail

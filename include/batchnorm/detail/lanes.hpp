@@ -1,0 +1,109 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "batchnorm/options.hpp"
+
+// How a kernel holds values: one vector register's worth, by the compilers' vector extension, or a single value.
+// Vectors never cross a call by value: a function without the target's attribute would pass them differently.
+
+#if defined(__GNUC__) && !defined(BATCHNORM_SCALAR_ONLY)
+#define BATCHNORM_VECTORS 1
+#define BATCHNORM_INLINE [[gnu::always_inline]] inline
+#elif defined(__GNUC__)
+#define BATCHNORM_VECTORS 0
+#define BATCHNORM_INLINE [[gnu::always_inline]] inline
+#else
+#define BATCHNORM_VECTORS 0
+#define BATCHNORM_INLINE inline
+#endif
+
+namespace batchnorm::detail {
+
+/// Bytes of the widest register. Tiles cover as many bytes on every target, so that sums add up in the same order.
+inline constexpr int pack_bytes = 64;
+
+inline constexpr int max_lanes = pack_bytes / 4;
+
+/// `max_lanes` zeros, then as many ones: a window of it masks the first lanes of a vector.
+template <class Int>
+inline constexpr auto lane_masks = [] {
+  std::array<Int, 2 * max_lanes> masks{};
+  for (std::size_t k = max_lanes; k < masks.size(); ++k) masks[k] = Int(-1);
+  return masks;
+}();
+
+#if BATCHNORM_VECTORS
+template <class T, int Bytes>
+struct VectorType {
+  typedef T type __attribute__((vector_size(Bytes)));
+};
+#else
+template <class T, int Bytes>
+struct VectorType;
+#endif
+template <class T>
+struct VectorType<T, 0> {
+  using type = T;
+};
+
+/// As many T as fill `Bytes` in memory, computed with as Compute; Bytes 0: one plain value.
+template <class T, class Compute_, int Bytes>
+struct Lanes {
+  using Scalar = T;
+  using Compute = Compute_;
+  static constexpr int bytes = Bytes;
+  static constexpr int count = Bytes == 0 ? 1 : Bytes / static_cast<int>(sizeof(T));
+  using V = typename VectorType<Compute, Bytes == 0 ? 0 : count * static_cast<int>(sizeof(Compute))>::type;
+  /// The same lanes over an array of Compute.
+  using Computed = Lanes<Compute, Compute, Bytes == 0 ? 0 : count * static_cast<int>(sizeof(Compute))>;
+  /// Vectors in a pack: as many values as the widest register holds.
+  static constexpr int per_pack = Bytes == 0 ? 1 : pack_bytes / Bytes;
+
+  BATCHNORM_INLINE static void load(V& v, const T* from) {
+    if constexpr (Bytes == 0) {
+      v = static_cast<Compute>(*from);
+    } else if constexpr (std::is_same_v<T, Compute>) {
+      std::memcpy(&v, from, sizeof v);
+    } else {
+#if BATCHNORM_VECTORS
+      typename VectorType<T, Bytes>::type raw;
+      std::memcpy(&raw, from, sizeof raw);
+      v = __builtin_convertvector(raw, V);
+#endif
+    }
+  }
+
+  BATCHNORM_INLINE static void store(T* to, const V& v) {
+    if constexpr (Bytes == 0) {
+      *to = static_cast<T>(v);
+    } else {
+      static_assert(std::is_same_v<T, Compute>);
+      std::memcpy(to, &v, sizeof v);
+    }
+  }
+
+  /// All lanes the same. Subtracting zero keeps the sign of -0, where adding it would not.
+  BATCHNORM_INLINE static void fill(V& v, const Compute& value) {
+    if constexpr (Bytes == 0) {
+      v = value;
+    } else {
+      v = value - V{};
+    }
+  }
+
+  /// Keeps the last `keep` lanes and replaces those before them.
+  BATCHNORM_INLINE static void keep_last(V& v, const V& replacement, Index keep) {
+    if constexpr (Bytes != 0) {
+      using Int = std::conditional_t<sizeof(Compute) == 4, std::int32_t, std::int64_t>;
+      typename VectorType<Int, sizeof(V)>::type kept;
+      std::memcpy(&kept, &lane_masks<Int>[static_cast<std::size_t>(max_lanes - count + keep)], sizeof kept);
+      v = kept ? v : replacement;
+    }
+  }
+};
+
+}  // namespace batchnorm::detail

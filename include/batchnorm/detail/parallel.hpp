@@ -1,0 +1,77 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+
+#include "batchnorm/options.hpp"
+
+namespace batchnorm {
+
+/// Eigen::DefaultDevice, Eigen::ThreadPoolDevice, or anything with their numThreads() and enqueueNoNotification().
+template <class D>
+concept Device = std::is_same_v<D, Eigen::DefaultDevice> || requires(const D& device) { device.numThreads(); };
+
+namespace detail {
+
+/// Tasks that threads take one after another. Threads that come late find none left, so the caller waits for tasks
+/// and never for threads: calls from within the pool cannot block each other.
+template <class Task>
+class TaskQueue {
+ public:
+  TaskQueue(Index tasks, const Task& task) : tasks_(tasks), task_(task) {}
+
+  void work(Index worker) {
+    for (Index k = next_++; k < tasks_; k = next_++) {
+      task_(k, worker);
+      if (++done_ == tasks_) done_.notify_all();
+    }
+  }
+
+  void wait() const {
+    constexpr int spins = 2000;  // about the length of a short task: sleeping costs more
+    for (int k = 0; k < spins; ++k) {
+      if (done_.load() == tasks_) return;
+    }
+    for (Index done = done_.load(); done != tasks_; done = done_.load()) done_.wait(done);
+  }
+
+ private:
+  const Index tasks_;
+  const Task& task_;  // outlives every task, though not every thread
+  std::atomic<Index> next_{0};
+  std::atomic<Index> done_{0};
+};
+
+/// Less work than this is done before other threads wake up.
+inline constexpr Index min_parallel_bytes = Index(64) << 10;
+
+/// Threads that share `tasks` tasks over `bytes` of memory, the calling one among them.
+template <Device D>
+Index workers(const D& device, Index tasks, Index bytes) {
+  if constexpr (std::is_same_v<D, Eigen::DefaultDevice>) {
+    return 1;
+  } else {
+    if (bytes < min_parallel_bytes) return 1;
+    return std::clamp<Index>(device.numThreads(), 1, std::max<Index>(tasks, 1));
+  }
+}
+
+/// Calls task(k, worker) for k = 0, ..., tasks - 1 in any order, worker < threads. Tasks do not throw.
+template <Device D, class Task>
+void run_tasks(const D& device, Index threads, Index tasks, const Task& task) {
+  if constexpr (!std::is_same_v<D, Eigen::DefaultDevice>) {
+    if (threads > 1) {
+      const auto queue = std::make_shared<TaskQueue<Task>>(tasks, task);
+      for (Index worker = 1; worker < threads; ++worker) {
+        device.enqueueNoNotification([queue, worker] { queue->work(worker); });
+      }
+      queue->work(0);
+      return queue->wait();
+    }
+  }
+  for (Index k = 0; k < tasks; ++k) task(k, Index(0));
+}
+
+}  // namespace detail
+}  // namespace batchnorm

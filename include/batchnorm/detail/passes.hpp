@@ -1,0 +1,216 @@
+#pragma once
+
+#include <array>
+
+#include "batchnorm/detail/map.hpp"
+#include "batchnorm/detail/parallel.hpp"
+#include "batchnorm/detail/reduce.hpp"
+#include "batchnorm/detail/targets.hpp"
+#include "batchnorm/scalar.hpp"
+
+// A pass is a kernel over all parts of a tensor. A reduction and the map that needs its result go over the parts
+// together where each part holds whole channels, and one after the other where not.
+
+namespace batchnorm::detail {
+
+/// Hands out a workspace piece by piece, each piece at a cache line boundary.
+template <class T>
+class Slices {
+ public:
+  explicit Slices(T* memory) : next_(memory) {}
+  static Index padded(Index values) { return round_up(values, pack_bytes); }
+  T* take(Index values) {
+    T* const slice = next_;
+    next_ += padded(values);
+    return slice;
+  }
+
+ private:
+  T* next_;
+};
+
+template <class T, std::size_t N>
+Grid grid_of(const std::array<View<const T>, N>& in) {
+  bool dense_rows = true, dense_channels = true;
+  for (const auto& view : in) dense_rows = dense_rows && view.dense_rows();
+  for (const auto& view : in) dense_channels = dense_channels && view.dense_channels();
+  return make_grid<T>(in[0].shape, dense_rows, dense_channels);
+}
+
+/// Values that a worker's scratch array holds.
+inline Index scratch_length(const Partition& partition) {
+  const Grid& grid = partition.grid;
+  return grid.by_columns ? grid.fold * partition.channel_step * grid.shape.inner + max_lanes : 0;
+}
+
+/// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
+template <class T, class Formula>
+class Reduction {
+ public:
+  using Compute = ComputeOf<T>;
+  using Statistic = StatisticOf<T>;
+  using Arguments = ReduceArguments<T, Compute, Statistic, Formula>;
+  using Inputs = std::array<View<const T>, Formula::inputs>;
+
+  Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
+      : partition_(partition), in_(in), mean_(mean), first_(first), second_(second) {}
+
+  Index computes(Index workers) const { return workers * 3 * Slices<Compute>::padded(scratch_length(partition_)); }
+  Index statistics(Index workers) const {
+    const Index slots = partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
+    return Slices<Statistic>::padded(slots) + workers * 5 * Slices<Statistic>::padded(scratch_length(partition_));
+  }
+
+  void use(Compute* computes, Statistic* statistics) {
+    computes_ = computes;
+    slots_ = statistics;
+    statistics_ = statistics + this->statistics(0);
+  }
+
+  void part(Index k, Index worker) const {
+    const Part part = partition_[k];
+    Arguments a{partition_.grid, part, in_, mean_, first_, second_, scratch(worker)};
+    if (!partition_.whole_channels()) {
+      a.first = slot(k / partition_.channel_parts);
+      a.second = a.first + partition_.grid.shape.channels;
+    }
+    dispatch<T, ReduceKernel>(a);
+  }
+
+  /// Merges the slots of the position parts in their order.
+  void merge() const {
+    if (partition_.whole_channels()) return;
+    const Index channels = partition_.grid.shape.channels;
+    std::copy_n(slot(0), channels, first_);
+    std::copy_n(slot(0) + channels, channels, second_);
+    for (Index k = 1; k < partition_.position_parts; ++k) {
+      const Index before = values_before(k), after = values_before(k + 1);
+      const Statistic share = Statistic(after - before) / Statistic(after);
+      const Statistic cross = Statistic(before) * share;
+      for (Index c = 0; c < channels; ++c) {
+        Formula::merge(first_[c], second_[c], slot(k)[c], slot(k)[channels + c], share, cross);
+      }
+    }
+  }
+
+ private:
+  Statistic* slot(Index k) const { return slots_ + 2 * k * partition_.grid.shape.channels; }
+
+  /// Values per channel in the position parts before part k.
+  Index values_before(Index k) const {
+    const Grid& grid = partition_.grid;
+    const Index position = std::min(k * partition_.position_step, grid.positions);
+    return grid.values_before(position) * (grid.by_columns ? grid.shape.inner : 1);
+  }
+
+  ReduceScratch<Compute, Statistic> scratch(Index worker) const {
+    const Index length = scratch_length(partition_);
+    Slices<Compute> computes(computes_ + worker * 3 * Slices<Compute>::padded(length));
+    Slices<Statistic> statistics(statistics_ + worker * 5 * Slices<Statistic>::padded(length));
+    ReduceScratch<Compute, Statistic> scratch;
+    for (Compute** array : {&scratch.center, &scratch.sum, &scratch.product_sum}) *array = computes.take(length);
+    for (Statistic** array :
+         {&scratch.mean, &scratch.first, &scratch.second, &scratch.block_first, &scratch.block_second}) {
+      *array = statistics.take(length);
+    }
+    return scratch;
+  }
+
+  Partition partition_;
+  Inputs in_;
+  const Statistic* mean_;
+  Statistic *first_, *second_;
+  Compute* computes_ = nullptr;
+  Statistic *slots_ = nullptr, *statistics_ = nullptr;
+};
+
+/// A formula of map.hpp over a whole tensor, with coefficients for every channel.
+template <class T, class Formula>
+class Map {
+ public:
+  using Compute = ComputeOf<T>;
+  using Arguments = MapArguments<T, Compute, Formula>;
+  using Inputs = std::array<View<const T>, Formula::inputs>;
+
+  Map(const Partition& partition, const Inputs& in, const View<T>& out) : partition_(partition), in_(in), out_(out) {}
+
+  Index computes(Index workers) const {
+    return Formula::coefficients * (Slices<Compute>::padded(partition_.grid.shape.channels) +
+                                    workers * Slices<Compute>::padded(scratch_length(partition_)));
+  }
+
+  void use(Compute* computes) {
+    Slices<Compute> slices(computes);
+    for (Compute*& array : coefficients) array = slices.take(partition_.grid.shape.channels);
+    scratch_ = slices.take(0);
+  }
+
+  void part(Index k, Index worker) const {
+    const Index length = scratch_length(partition_);
+    Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(length));
+    Arguments a{partition_.grid, partition_[k], in_, out_, coefficients, {}};
+    for (Compute*& array : a.per_column) array = slices.take(length);
+    dispatch<T, MapKernel>(a);
+  }
+
+  typename Arguments::Coefficients coefficients{};  // of every channel; to be filled before `part` reads them
+
+ private:
+  Partition partition_;
+  Inputs in_;
+  View<T> out_;
+  Compute* scratch_ = nullptr;
+};
+
+template <class T>
+Index bytes_of(const Partition& partition) {
+  return partition.grid.shape.size() * static_cast<Index>(sizeof(T));
+}
+
+/// Runs a reduction alone.
+template <Device D, class T, class Formula>
+void run(const D& device, const Partition& partition, Reduction<T, Formula> reduction, Workspace<T>& workspace) {
+  const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
+  workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
+  reduction.use(workspace.computes(), workspace.statistics());
+  run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { reduction.part(k, worker); });
+  reduction.merge();
+}
+
+/// Runs a map alone. fill(coefficients, begin, end) sets the coefficients of these channels.
+template <Device D, class T, class Formula, class Fill>
+void run(const D& device, const Partition& partition, Map<T, Formula> map, const Fill& fill, Workspace<T>& workspace) {
+  const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
+  workspace.reserve(map.computes(threads), 0);
+  map.use(workspace.computes());
+  fill(map.coefficients, Index(0), partition.grid.shape.channels);
+  run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { map.part(k, worker); });
+}
+
+/// Runs a reduction and the map that `fill` makes from its result.
+template <Device D, class T, class ReduceFormula, class MapFormula, class Fill>
+void run(const D& device, const Partition& partition, Reduction<T, ReduceFormula> reduction, Map<T, MapFormula> map,
+         const Fill& fill, Workspace<T>& workspace) {
+  const Index parts = partition.parts();
+  const Index threads = workers(device, parts, bytes_of<T>(partition));
+  const Index reduce_computes = reduction.computes(threads);
+  workspace.reserve(reduce_computes + map.computes(threads), reduction.statistics(threads));
+  reduction.use(workspace.computes(), workspace.statistics());
+  map.use(workspace.computes() + reduce_computes);
+  if (partition.whole_channels()) {
+    run_tasks(device, threads, parts, [&](Index k, Index worker) {
+      const Part part = partition[k];
+      reduction.part(k, worker);
+      fill(map.coefficients, part.channel_begin, part.channel_end);
+      map.part(k, worker);
+    });
+  } else {
+    run_tasks(device, threads, parts, [&](Index k, Index worker) { reduction.part(k, worker); });
+    reduction.merge();
+    fill(map.coefficients, Index(0), partition.grid.shape.channels);
+    // Backwards: the end of the tensor is still in the cache.
+    run_tasks(device, threads, parts, [&](Index k, Index worker) { map.part(parts - 1 - k, worker); });
+  }
+}
+
+}  // namespace batchnorm::detail

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <atomic>
+
+#include "batchnorm/detail/lanes.hpp"
+#include "batchnorm/error.hpp"
+
+namespace batchnorm {
+
+/// Instruction sets that the kernels choose from at run time, worst first.
+enum class Target { scalar, baseline, avx2, avx512 };
+
+inline const char* name(Target target) {
+  constexpr const char* names[] = {"scalar", "baseline", "avx2", "avx512"};
+  return names[static_cast<int>(target)];
+}
+
+namespace detail {
+
+// One struct per instruction set: `run` compiles Kernel::run for it. The kernel is always inlined into `run`, and so
+// takes its instruction set from the attribute there, whatever -m flags the file has.
+#if BATCHNORM_VECTORS
+struct BaselineTarget {
+  template <class Kernel, class Arguments>
+  [[gnu::noinline]] static void run(const Arguments& arguments) {
+    Kernel::template run<16>(arguments);
+  }
+};
+
+#if defined(__x86_64__)
+#define BATCHNORM_X86 1
+struct Avx2Target {
+  template <class Kernel, class Arguments>
+  [[gnu::noinline, gnu::target("avx2,fma")]] static void run(const Arguments& arguments) {
+    Kernel::template run<32>(arguments);
+  }
+};
+
+struct Avx512Target {
+  template <class Kernel, class Arguments>
+  [[gnu::noinline, gnu::target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]] static void run(
+      const Arguments& arguments) {
+    Kernel::template run<64>(arguments);
+  }
+};
+#endif
+#endif
+
+/// What the CPU has and the operating system saves (__builtin_cpu_supports checks both).
+inline Target best_target() {
+#if defined(BATCHNORM_X86)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return Target::avx512;
+  }
+  if (avx2) return Target::avx2;
+#endif
+  return BATCHNORM_VECTORS ? Target::baseline : Target::scalar;
+}
+
+inline std::atomic<Target>& target_in_use() {
+  static std::atomic<Target> target{best_target()};
+  return target;
+}
+
+}  // namespace detail
+
+/// The instruction set in use: the best that the CPU and the operating system allow, unless set_target chose another.
+inline Target active_target() { return detail::target_in_use().load(std::memory_order_relaxed); }
+
+/// Chooses the instruction set for the whole program, to test or to measure one.
+///
+/// Throws: batchnorm::Error when this machine lacks it; then nothing changes.
+inline void set_target(Target target) {
+  if (target > detail::best_target()) {
+    detail::fail("set_target", std::string("target is ") + name(target) + "; the best one here is " +
+                                   name(detail::best_target()));
+  }
+  detail::target_in_use().store(target, std::memory_order_relaxed);
+}
+
+namespace detail {
+
+/// Whether kernels for this scalar use vectors at all.
+template <class Scalar>
+inline constexpr bool has_vectors =
+    BATCHNORM_VECTORS && (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
+
+/// Runs Kernel with the vectors of the active target.
+template <class Scalar, class Kernel, class Arguments>
+void dispatch(const Arguments& arguments) {
+  if constexpr (has_vectors<Scalar>) {
+    switch (active_target()) {
+#if defined(BATCHNORM_X86)
+      case Target::avx512: return Avx512Target::run<Kernel>(arguments);
+      case Target::avx2: return Avx2Target::run<Kernel>(arguments);
+#endif
+      case Target::baseline: return BaselineTarget::run<Kernel>(arguments);
+      default: break;
+    }
+  }
+  Kernel::template run<0>(arguments);
+}
+
+}  // namespace detail
+}  // namespace batchnorm

@@ -1,0 +1,169 @@
+#pragma once
+
+#include <utility>
+
+#include "batchnorm/detail/passes.hpp"
+#include "batchnorm/moments.hpp"
+
+namespace batchnorm {
+
+namespace detail {
+
+/// Parameters of all channels; null where the layer has none.
+template <class T>
+struct Parameters {
+  const ParameterOf<T>* gamma;
+  const ParameterOf<T>* beta;
+};
+
+template <class V>
+auto data_or_null(const V& vector) {
+  return vector.size() == 0 ? nullptr : vector.data();
+}
+
+/// Sets the coefficients of NormalizeFormula for a range of channels.
+template <class T>
+struct FillNormalize {
+  using Statistic = StatisticOf<T>;
+  using Compute = ComputeOf<T>;
+  MomentsView<Statistic> moments;
+  Parameters<T> parameters;
+  double epsilon;
+
+  void operator()(const std::array<Compute*, NormalizeFormula::coefficients>& to, Index begin, Index end) const {
+    for (Index c = begin; c < end; ++c) {
+      const Statistic mean = moments.mean[c];
+      const Statistic gamma = parameters.gamma == nullptr ? Statistic(1) : Statistic(parameters.gamma[c]);
+      const Statistic beta = parameters.beta == nullptr ? Statistic(0) : Statistic(parameters.beta[c]);
+      const Statistic scale = gamma * inverse_std(moments.var(c), epsilon);
+      const Compute center = static_cast<Compute>(mean);
+      to[NormalizeFormula::center][c] = center;
+      to[NormalizeFormula::scale][c] = static_cast<Compute>(scale);
+      // The digits of the mean that Compute cannot hold go into the shift.
+      to[NormalizeFormula::shift][c] = static_cast<Compute>(beta - (mean - static_cast<Statistic>(center)) * scale);
+    }
+  }
+};
+
+template <class Statistic>
+void prepare(BasicMoments<Statistic>& moments, const Shape& shape) {
+  moments.count = Statistic(static_cast<double>(shape.count()));
+  moments.mean.setZero(shape.channels);
+  moments.m2.setZero(shape.channels);
+}
+
+template <Device D, class T>
+void collect_moments(const D& device, const View<const T>& x, BasicMoments<StatisticOf<T>>& moments,
+                     Workspace<T>& workspace) {
+  prepare(moments, x.shape);
+  if (x.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(std::array{x}), 1);
+  run(device, partition,
+      Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()), workspace);
+}
+
+template <Device D, class T>
+void normalize(const D& device, const View<const T>& x, const View<T>& y, const FillNormalize<T>& fill,
+               Workspace<T>& workspace) {
+  if (x.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 2>{x, y}), 1);
+  run(device, partition, Map<T, NormalizeFormula>(partition, {x}, y), fill, workspace);
+}
+
+/// collect_moments and normalize, together where the cache allows.
+template <Device D, class T>
+void normalize_batch(const D& device, const View<const T>& x, const View<T>& y,
+                     BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
+                     Workspace<T>& workspace) {
+  prepare(moments, x.shape);
+  if (x.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 2>{x, y}), 1);
+  run(device, partition,
+      Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
+      Map<T, NormalizeFormula>(partition, {x}, y), FillNormalize<T>{view_of(moments), parameters, epsilon}, workspace);
+}
+
+/// The workspace that was given, or one for this call.
+template <class T>
+class WorkspaceOrOwn {
+ public:
+  explicit WorkspaceOrOwn(Workspace<T>* given) : given_(given) {}
+  Workspace<T>& get() { return given_ != nullptr ? *given_ : own_; }
+
+ private:
+  Workspace<T>* given_;
+  Workspace<T> own_;
+};
+
+}  // namespace detail
+
+/// Count, mean and sum of squared deviations of each channel of x: the statistics of batch normalization.
+///
+/// Shapes:   x of rank 2 or more, channels on options.axis; `moments` is resized to one entry per channel.
+/// Computes: mean = sum x / count, m2 = sum (x - mean)^2, each in one reading of x. An x without values gives count 0.
+/// Threads:  runs on `device`; the same bits for any number of threads.
+/// Throws:   batchnorm::Error when the axis is out of range; then nothing has been written.
+/// Source:   Chan, Golub and LeVeque 1979.
+template <Device D, class X>
+void collect_moments(const D& device, const X& x, BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,
+                     const Options& options = {}, Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
+  using T = detail::ScalarOf<X>;
+  detail::require_tensor<X>();
+  const Index axis = detail::resolve_axis<X>("collect_moments", options.axis);
+  detail::WorkspaceOrOwn<T> memory(workspace);
+  detail::collect_moments(device, detail::View<const T>(detail::view_of(x, axis)), moments, memory.get());
+}
+
+/// Normalizes x with the given moments: those of its own batch, of all ranks, or RunningStatistics::moments().
+///
+/// Shapes:   x, y any rank and equal, y is resized where it owns its memory; moments, gamma, beta one entry per
+///           channel; an empty gamma stands for 1, an empty beta for 0.
+/// Computes: y = gamma * (x - mean) * inv_std + beta, inv_std = 1 / sqrt(var + epsilon). Where var + epsilon is 0,
+///           y = beta.
+/// Aliasing: y may be x. No other overlap.
+/// Threads:  runs on `device`; the same bits for any number of threads.
+/// Throws:   batchnorm::Error on a shape or option that does not fit; then nothing has been written.
+/// Source:   Ioffe and Szegedy 2015, algorithm 1.
+template <Device D, class X, class Y>
+void normalize(const D& device, const X& x, const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,
+               const Eigen::Ref<const Vector<ParameterOf<detail::ScalarOf<X>>>>& gamma,
+               const Eigen::Ref<const Vector<ParameterOf<detail::ScalarOf<X>>>>& beta, Y&& y,
+               const Options& options = {}, Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
+  using T = detail::ScalarOf<X>;
+  constexpr const char* function = "normalize";
+  detail::require_tensor<X>();
+  detail::require_output<X, Y>();
+  const Index axis = detail::resolve_axis<X>(function, options.axis);
+  const detail::View<const T> x_view = detail::view_of(x, axis);
+  const Index channels = x_view.shape.channels;
+  detail::check_epsilon(function, options.epsilon);
+  detail::check_moments(function, moments, x_view.shape);
+  detail::check_optional_length(function, "gamma", gamma.size(), channels);
+  detail::check_optional_length(function, "beta", beta.size(), channels);
+  detail::check_output(function, "y", y, x);
+  detail::check_overlap(function, "y", y, "x", x);
+  detail::resize_like(y, x);
+  detail::WorkspaceOrOwn<T> memory(workspace);
+  detail::normalize(device, x_view, detail::view_of(y, axis),
+                    detail::FillNormalize<T>{detail::view_of(moments), {detail::data_or_null(gamma), detail::data_or_null(beta)},
+                                             options.epsilon},
+                    memory.get());
+}
+
+/// On the calling thread.
+template <class X>
+void collect_moments(const X& x, BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments, const Options& options = {},
+                     Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
+  collect_moments(Eigen::DefaultDevice{}, x, moments, options, workspace);
+}
+
+/// On the calling thread.
+template <class X, class Y>
+void normalize(const X& x, const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,
+               const Eigen::Ref<const Vector<ParameterOf<detail::ScalarOf<X>>>>& gamma,
+               const Eigen::Ref<const Vector<ParameterOf<detail::ScalarOf<X>>>>& beta, Y&& y,
+               const Options& options = {}, Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
+  normalize(Eigen::DefaultDevice{}, x, moments, gamma, beta, std::forward<Y>(y), options, workspace);
+}
+
+}  // namespace batchnorm

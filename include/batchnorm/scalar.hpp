@@ -1,0 +1,66 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cstddef>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#include "batchnorm/options.hpp"
+
+namespace batchnorm {
+
+template <class T>
+using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
+
+/// Per-channel statistics are double, or the scalar itself where that is neither float nor double.
+template <class Scalar>
+using StatisticOf = std::conditional_t<std::is_same_v<Scalar, float>, double, Scalar>;
+
+/// Gamma, beta and their gradients.
+template <class Scalar>
+using ParameterOf = Scalar;
+
+/// What kernels compute with.
+template <class Scalar>
+using ComputeOf = Scalar;
+
+/// Memory that calls reuse: after the first call with a shape nothing is allocated. One serves one call at a time.
+template <class Scalar>
+class Workspace {
+ public:
+  using Compute = ComputeOf<Scalar>;
+  using Statistic = StatisticOf<Scalar>;
+
+  /// Memory held, in bytes.
+  Index bytes() const {
+    return static_cast<Index>(computes_.size() * sizeof(Compute) + statistics_.size() * sizeof(Statistic));
+  }
+
+  /// Room for as many values of each kind; what was there is lost.
+  void reserve(Index computes, Index statistics) {
+    if (static_cast<Index>(computes_.size()) < computes) computes_.resize(static_cast<std::size_t>(computes));
+    if (static_cast<Index>(statistics_.size()) < statistics) statistics_.resize(static_cast<std::size_t>(statistics));
+  }
+  Compute* computes() { return computes_.data(); }
+  Statistic* statistics() { return statistics_.data(); }
+
+ private:
+  /// Vectors at cache line boundaries.
+  template <class T>
+  struct LineAllocator {
+    using value_type = T;
+    static constexpr std::align_val_t line{64};
+    LineAllocator() = default;
+    template <class U>
+    LineAllocator(const LineAllocator<U>&) {}
+    T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), line)); }
+    void deallocate(T* p, std::size_t) { ::operator delete(p, line); }
+    friend bool operator==(const LineAllocator&, const LineAllocator&) { return true; }
+  };
+
+  std::vector<Compute, LineAllocator<Compute>> computes_;
+  std::vector<Statistic, LineAllocator<Statistic>> statistics_;
+};
+
+}  // namespace batchnorm
