@@ -17,6 +17,9 @@ inline constexpr Index piece_length = block_rows * max_lanes;
 /// Columns that one part works on at most: its accumulators stay in L1.
 inline constexpr Index max_columns = 1024;
 
+inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
+
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
 struct Grid {
@@ -25,7 +28,7 @@ struct Grid {
   Index positions;
   Index fold = 1;  // rows of few columns that are read as one row
 
-  Index pieces_per_run() const { return (shape.inner + piece_length - 1) / piece_length; }
+  Index pieces_per_run() const { return ceil_div(shape.inner, piece_length); }
 
   /// Where a run of its own position begins inside its run.
   Index piece_begin(Index position) const { return (position % pieces_per_run()) * piece_length; }
@@ -75,44 +78,36 @@ struct Partition {
   }
 };
 
-inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
-
 inline constexpr Index part_bytes = Index(128) << 10;
 inline constexpr Index resident_bytes = Index(512) << 10;  // what stays in L2 between two passes
 inline constexpr Index max_position_parts = 64;
+inline constexpr Index tile_columns = 64;
 
-/// Cuts along the channels where a part that holds whole channels fits in L2, else along the positions.
+/// Cuts along the channels where a part that holds whole channels fits in L2, else along the positions. What fits in L2
+/// as a whole is one part.
 template <class T>
 Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
-  const Index value_bytes = static_cast<Index>(sizeof(T)) * tensors;
-  const Index channel_bytes = std::max<Index>(shape.count() * value_bytes, 1);
-  const Index channels = std::max<Index>(shape.channels, 1);
-  const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(T), 8));
+  const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);
+  const Index channel_bytes = shape.count() * static_cast<Index>(sizeof(T)) * tensors;
+  const Index inner = std::max<Index>(shape.inner, 1);
+  const Index max_step = grid.by_columns ? std::max<Index>(max_columns / inner, 1) : channels;
+  if (channels * channel_bytes <= resident_bytes && channels <= max_step) return {grid, 1, positions, 1, channels};
 
-  // Narrower tiles of columns would use only a part of each cache line and of each stretch that is prefetched.
-  const Index min_step = grid.by_columns ? ceil_div(4 * lanes, std::max<Index>(shape.inner, 1)) : 1;
-  const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
-  Index step = std::clamp(part_bytes / channel_bytes, std::min(min_step, max_step), max_step);
-  const bool fits = std::min(step, channels) * channel_bytes <= resident_bytes;
-  const bool few = channels <= step && channels * channel_bytes > 2 * part_bytes;
-  const bool whole_channels = fits && !few;
-  if (!whole_channels && grid.by_columns) step = max_step;
-  if (!whole_channels && !grid.by_columns) step = 1;
-
+  // Narrower tiles of columns would use only a part of what is prefetched.
+  const Index min_step = grid.by_columns ? std::min(ceil_div(tile_columns, inner), max_step) : 1;
+  const Index unit = grid.by_columns ? max_lanes : 1;
+  Index step = std::clamp(part_bytes / std::max<Index>(channel_bytes, 1), min_step, max_step);
+  const bool whole_channels = step * channel_bytes <= resident_bytes && step < channels;
+  if (!whole_channels) step = grid.by_columns ? max_step : 1;
+  step = std::min(round_up(ceil_div(channels, ceil_div(channels, step)), unit), max_step);
   const Index channel_parts = ceil_div(channels, step);
-  step = ceil_div(channels, channel_parts);
-  if (grid.by_columns && channel_parts > 1) step = std::min(round_up(step, lanes), max_step);
+  if (whole_channels) return {grid, 1, positions, channel_parts, step};
 
-  Index position_step = std::max<Index>(grid.positions, 1);
-  if (!whole_channels) {
-    const Index bytes = std::min(step, channels) * channel_bytes;
-    const Index wanted = std::clamp<Index>(bytes / (2 * part_bytes), 1, max_position_parts);
-    position_step = round_up(ceil_div(position_step, wanted), grid.fold);
-  }
-  return {grid, ceil_div(std::max<Index>(grid.positions, 1), position_step), position_step,
-          ceil_div(channels, step), step};
+  const Index bytes = std::min(step, channels) * channel_bytes;
+  const Index wanted = std::clamp<Index>(bytes / (2 * part_bytes), 1, max_position_parts);
+  const Index position_step = round_up(ceil_div(positions, wanted), grid.fold);
+  return {grid, ceil_div(positions, position_step), position_step, channel_parts, step};
 }
 
 }  // namespace batchnorm::detail

@@ -21,6 +21,12 @@
 #define BATCHNORM_INLINE inline
 #endif
 
+#if BATCHNORM_VECTORS && defined(__x86_64__)
+#define BATCHNORM_X86 1
+#else
+#define BATCHNORM_X86 0
+#endif
+
 namespace batchnorm::detail {
 
 /// Bytes of the widest register. Tiles cover as many bytes on every target, so that sums add up in the same order.
@@ -86,12 +92,47 @@ struct Lanes {
     }
   }
 
-  /// All lanes the same. Subtracting zero keeps the sign of -0, where adding it would not.
+  /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
+  /// finish_streaming.
+  BATCHNORM_INLINE static void stream(T* to, const V& v) {
+#if BATCHNORM_X86
+    static_assert(std::is_same_v<T, Compute>);
+    if constexpr (Bytes == 16) {
+      asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "x"(v));
+    } else {
+      asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "v"(v));
+    }
+#else
+    store(to, v);
+#endif
+  }
+
+  BATCHNORM_INLINE static void finish_streaming() {
+#if BATCHNORM_X86
+    asm volatile("sfence" ::: "memory");
+#endif
+  }
+
+  BATCHNORM_INLINE static void clear(V& v) {
+    if constexpr (Bytes == 0) {
+      v = Compute(0);
+    } else {
+      v = V{};
+    }
+  }
+
+  /// All lanes the same.
   BATCHNORM_INLINE static void fill(V& v, const Compute& value) {
     if constexpr (Bytes == 0) {
       v = value;
+    } else if constexpr (sizeof(V) <= 16) {
+      v = value - V{};  // keeps the sign of -0, where adding zero would not
     } else {
-      v = value - V{};
+      // GCC would insert lane by lane: it takes the expression apart before it knows the target.
+#if BATCHNORM_X86
+      if constexpr (sizeof(Compute) == 4) asm("vbroadcastss %1, %0" : "=v"(v) : "m"(value));
+      if constexpr (sizeof(Compute) == 8) asm("vbroadcastsd %1, %0" : "=v"(v) : "m"(value));
+#endif
     }
   }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 
 #include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/grid.hpp"
@@ -22,6 +23,10 @@ struct MapArguments {
   View<T> out;
   Coefficients per_channel;  // one entry for each channel of the tensor
   Coefficients per_column;   // scratch: room for max_columns values and one pack more
+  bool streams;              // store past the cache
+  bool backwards;            // walk each span from its end
+
+  Index width() const { return part.channels() * grid.shape.inner; }
 
   bool dense_rows() const {
     bool dense = part.channels() == grid.shape.channels && out.dense_rows();
@@ -35,9 +40,12 @@ template <class Arguments>
 struct Span {
   std::array<const typename Arguments::Scalar*, Arguments::Formula::inputs> in;
   typename Arguments::Scalar* out;
+  Index channel;
   Index length;
 
-  Span(const Arguments& a, Index outer, Index channel, Index offset, Index size) : length(size) {
+  Span(const Arguments& a, Index outer, Index first_channel, Index offset, Index size)
+      : channel(first_channel), length(size) {
+#pragma GCC unroll 8
     for (std::size_t k = 0; k < in.size(); ++k) {
       in[k] = a.in[k].data + outer * a.in[k].outer_stride + channel * a.in[k].channel_stride + offset;
     }
@@ -45,56 +53,57 @@ struct Span {
   }
 };
 
-template <class L, class Arguments>
-BATCHNORM_INLINE void apply_at(const Span<Arguments>& span, Index i,
-                               const typename L::V (&c)[Arguments::Formula::coefficients], typename L::V& result) {
-  typename L::V v[Arguments::Formula::inputs];
-  for (std::size_t k = 0; k < Arguments::Formula::inputs; ++k) L::load(v[k], span.in[k] + i);
-  Arguments::Formula::apply(v, c, result);
-}
+// ---- Where the coefficients come from: `get` gives those of one vector, `next` moves on by the step of `start`.
 
-// ---- By runs: the same coefficients for the whole span.
-
-/// Where the last values fill no vector, it is computed first, shifted back, and stored last.
+/// By runs: the same ones for the whole span.
 template <class L, class Arguments>
-BATCHNORM_INLINE void map_run(const Span<Arguments>& span,
-                              const typename L::V (&c)[Arguments::Formula::coefficients]) {
-  const Index shifted = span.length - L::count;
-  typename L::V result, last;
-  apply_at<L>(span, shifted, c, last);
-  for (Index i = 0; i < shifted; i += L::count) {
-    apply_at<L>(span, i, c, result);
-    L::store(span.out + i, result);
+class RunCoefficients {
+ public:
+  BATCHNORM_INLINE RunCoefficients(const Arguments& a, Index channel) {
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < count; ++k) L::fill(values_[k], a.per_channel[k][channel]);
   }
-  L::store(span.out + shifted, last);
-}
-
-template <class L, class Arguments>
-BATCHNORM_INLINE void map_runs(const Arguments& a) {
-  using Compute = typename Arguments::Compute;
-  constexpr int coefficients = Arguments::Formula::coefficients;
-  for (Index channel = a.part.channel_begin; channel < a.part.channel_end; ++channel) {
-    Compute scalars[coefficients];
-    typename L::V c[coefficients];
-    for (std::size_t k = 0; k < coefficients; ++k) scalars[k] = a.per_channel[k][channel];
-    for (std::size_t k = 0; k < coefficients; ++k) L::fill(c[k], scalars[k]);
-    for (Index p = a.part.begin; p < a.part.end; ++p) {
-      const Span span(a, p / a.grid.pieces_per_run(), channel, a.grid.piece_begin(p), a.grid.piece_size(p));
-      if (span.length >= L::count) {
-        map_run<L>(span, c);
-      } else {
-        map_run<Lanes<typename Arguments::Scalar, Compute, 0>>(span, scalars);
-      }
-    }
+  BATCHNORM_INLINE void start(Index, Index) {}
+  BATCHNORM_INLINE void next() {}
+  BATCHNORM_INLINE void get(typename L::V (&c)[Arguments::Formula::coefficients]) const {
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < count; ++k) c[k] = values_[k];
   }
-}
 
-// ---- By columns: the coefficients repeat after each row.
+ private:
+  static constexpr std::size_t count = Arguments::Formula::coefficients;
+  typename L::V values_[count];
+};
+
+/// By columns: they repeat after each row.
+template <class L, class Arguments>
+class ColumnCoefficients {
+ public:
+  BATCHNORM_INLINE ColumnCoefficients(const Arguments& a, Index) : values_(a.per_column), width_(a.width()) {}
+  BATCHNORM_INLINE void start(Index i, Index step) {
+    column_ = i < width_ ? i : i % width_;  // a division costs as much as several vectors
+    step_ = step >= 0 ? step : step + width_;
+    if (step_ < 0 || step_ >= width_) step_ = (step % width_ + width_) % width_;
+  }
+  BATCHNORM_INLINE void next() {
+    column_ += step_;
+    if (column_ >= width_) column_ -= width_;
+  }
+  BATCHNORM_INLINE void get(typename L::V (&c)[Arguments::Formula::coefficients]) const {
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < values_.size(); ++k) L::Computed::load(c[k], values_[k] + column_);
+  }
+
+ private:
+  typename Arguments::Coefficients values_;
+  Index width_, step_ = 0, column_ = 0;
+};
 
 /// Coefficients column by column, and the first ones once more behind the last.
 template <class Arguments>
 void expand_coefficients(const Arguments& a) {
-  const Index inner = a.grid.shape.inner, width = a.part.channels() * inner;
+  const Index inner = a.grid.shape.inner, width = a.width();
+#pragma GCC unroll 8
   for (std::size_t k = 0; k < a.per_column.size(); ++k) {
     const typename Arguments::Compute* from = a.per_channel[k] + a.part.channel_begin;
     typename Arguments::Compute* to = a.per_column[k];
@@ -107,52 +116,91 @@ void expand_coefficients(const Arguments& a) {
   }
 }
 
-template <class L, class Arguments>
-BATCHNORM_INLINE void apply_columns(const Arguments& a, const Span<Arguments>& span, Index i, Index column,
-                                    typename L::V& result) {
-  typename L::V c[Arguments::Formula::coefficients];
-  for (std::size_t k = 0; k < a.per_column.size(); ++k) L::Computed::load(c[k], a.per_column[k] + column);
-  apply_at<L>(span, i, c, result);
+// ---- One span.
+
+template <class L, class Arguments, class Coefficients>
+BATCHNORM_INLINE void apply_at(const Span<Arguments>& span, Index i, const Coefficients& coefficients,
+                               typename L::V& result) {
+  typename L::V v[Arguments::Formula::inputs], c[Arguments::Formula::coefficients];
+#pragma GCC unroll 8
+  for (std::size_t k = 0; k < Arguments::Formula::inputs; ++k) L::load(v[k], span.in[k] + i);
+  coefficients.get(c);
+  Arguments::Formula::apply(v, c, result);
 }
 
-/// One or more rows of `width` columns, as one stretch of vectors.
-template <class L, class Arguments>
-BATCHNORM_INLINE void map_rows(const Arguments& a, const Span<Arguments>& span, Index width) {
-  const Index step = width > L::count ? L::count : L::count % width;
-  const Index shifted = span.length - L::count;
-  typename L::V result, last;
-  apply_columns<L>(a, span, shifted, shifted % width, last);
-  Index column = 0;
-  for (Index i = 0; i < shifted; i += L::count) {
-    apply_columns<L>(a, span, i, column, result);
-    L::store(span.out + i, result);
-    column += step;
-    if (column >= width) column -= width;
+/// The values [begin, end), which fill whole vectors.
+template <class L, bool Streams, template <class, class> class Coefficients, class Arguments>
+BATCHNORM_INLINE void map_vectors(const Arguments& a, const Span<Arguments>& span, Index begin, Index end) {
+  const Index step = a.backwards ? -L::count : L::count;
+  Index i = a.backwards ? end - L::count : begin;
+  Coefficients<L, Arguments> coefficients(a, span.channel);
+  coefficients.start(i, step);
+  for (Index left = (end - begin) / L::count; left > 0; --left) {
+    typename L::V result;
+    apply_at<L>(span, i, coefficients, result);
+    if constexpr (Streams) {
+      L::stream(span.out + i, result);
+    } else {
+      L::store(span.out + i, result);
+    }
+    i += step;
+    coefficients.next();
   }
+}
+
+/// Past the cache, with stores that must be aligned: one value at a time up to there, and behind the last vector.
+template <class L, template <class, class> class Coefficients, class Arguments>
+BATCHNORM_INLINE void stream_span(const Arguments& a, const Span<Arguments>& span) {
+  using Single = Lanes<typename Arguments::Scalar, typename Arguments::Compute, 0>;
+  const auto address = static_cast<Index>(reinterpret_cast<std::uintptr_t>(span.out));
+  const Index head = (round_up(address, L::bytes) - address) / static_cast<Index>(sizeof(typename Arguments::Scalar));
+  const Index begin = std::min(head, span.length);
+  const Index end = span.length - (span.length - begin) % L::count;
+  map_vectors<Single, false, Coefficients>(a, span, 0, begin);
+  map_vectors<L, true, Coefficients>(a, span, begin, end);
+  map_vectors<Single, false, Coefficients>(a, span, end, span.length);
+}
+
+template <class L, template <class, class> class Coefficients, class Arguments>
+BATCHNORM_INLINE void map_span(const Arguments& a, const Span<Arguments>& span) {
+  if (span.length < L::count) {
+    using Single = Lanes<typename Arguments::Scalar, typename Arguments::Compute, 0>;
+    return map_vectors<Single, false, Coefficients>(a, span, 0, span.length);
+  }
+  if constexpr (L::bytes != 0) {
+    if (a.streams) return stream_span<L, Coefficients>(a, span);
+  }
+  // The last vector is shifted back where the values end within it; computed first and stored last, for in place.
+  const Index shifted = span.length - L::count;
+  typename L::V last;
+  Coefficients<L, Arguments> coefficients(a, span.channel);
+  coefficients.start(shifted, 0);
+  apply_at<L>(span, shifted, coefficients, last);
+  map_vectors<L, false, Coefficients>(a, span, 0, round_up(shifted, L::count));
   L::store(span.out + shifted, last);
 }
 
-template <class Arguments>
-[[gnu::noinline]] void map_rows_scalar(const Arguments& a, const Span<Arguments>& span, Index width) {
-  map_rows<Lanes<typename Arguments::Scalar, typename Arguments::Compute, 0>>(a, span, width);
-}
+// ---- The kernel.
 
 struct MapKernel {
   template <int Bytes, class Arguments>
   BATCHNORM_INLINE static void run(const Arguments& a) {
     using L = Lanes<typename Arguments::Scalar, typename Arguments::Compute, Bytes>;
-    if (!a.grid.by_columns) return map_runs<L>(a);
-    expand_coefficients(a);
-    const Index width = a.part.channels() * a.grid.shape.inner;
-    const Index rows = a.part.end - a.part.begin, rows_per_span = a.dense_rows() ? rows : 1;
-    for (Index row = 0; row < rows; row += rows_per_span) {
-      const Span span(a, a.part.begin + row, a.part.channel_begin, 0, rows_per_span * width);
-      if (span.length >= L::count) {
-        map_rows<L>(a, span, width);
-      } else {
-        map_rows_scalar(a, span, width);
+    if (a.grid.by_columns) {
+      expand_coefficients(a);
+      const Index rows = a.part.end - a.part.begin, rows_per_span = a.dense_rows() ? rows : 1;
+      for (Index row = a.part.begin; row < a.part.end; row += rows_per_span) {
+        map_span<L, ColumnCoefficients>(a, Span(a, row, a.part.channel_begin, 0, rows_per_span * a.width()));
+      }
+    } else {
+      const Index pieces = a.grid.pieces_per_run();
+      for (Index channel = a.part.channel_begin; channel < a.part.channel_end; ++channel) {
+        for (Index p = a.part.begin; p < a.part.end; ++p) {
+          map_span<L, RunCoefficients>(a, Span(a, p / pieces, channel, a.grid.piece_begin(p), a.grid.piece_size(p)));
+        }
       }
     }
+    if (a.streams) L::finish_streaming();
   }
 };
 

@@ -124,6 +124,14 @@ class Reduction {
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
 
+#ifdef TUNE
+inline Index min_stream_bytes = Index(4) << 20;
+inline Index min_stream_run = 512;
+#else
+inline constexpr Index min_stream_bytes = Index(4) << 20;
+inline constexpr Index min_stream_run = 512;
+#endif
+
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
 template <class T, class Formula>
 class Map {
@@ -132,7 +140,8 @@ class Map {
   using Arguments = MapArguments<T, Compute, Formula>;
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
-  Map(const Partition& partition, const Inputs& in, const View<T>& out) : partition_(partition), in_(in), out_(out) {}
+  Map(const Partition& partition, const Inputs& in, const View<T>& out)
+      : partition_(partition), in_(in), out_(out), streams_(pays_to_stream()), backwards_(pays_to_walk_backwards()) {}
 
   Index computes(Index workers) const {
     return Formula::coefficients * (Slices<Compute>::padded(partition_.grid.shape.channels) +
@@ -148,7 +157,7 @@ class Map {
   void part(Index k, Index worker) const {
     const Index length = scratch_length(partition_);
     Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(length));
-    Arguments a{partition_.grid, partition_[k], in_, out_, coefficients, {}};
+    Arguments a{partition_.grid, partition_[k], in_, out_, coefficients, {}, streams_, backwards_};
     for (Compute*& array : a.per_column) array = slices.take(length);
     dispatch<T, MapKernel>(a);
   }
@@ -156,9 +165,32 @@ class Map {
   typename Arguments::Coefficients coefficients{};  // of every channel; to be filled before `part` reads them
 
  private:
+  /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
+  bool pays_to_stream() const {
+    const Grid& grid = partition_.grid;
+    const Index run = grid.by_columns ? (partition_.channel_parts == 1 ? grid.shape.size() : 0) : grid.shape.inner;
+    bool in_place = false;
+    for (const auto& view : in_) in_place = in_place || view.data == out_.data;
+    const Index value_bytes = static_cast<Index>(sizeof(T));
+    return !in_place && run * value_bytes >= min_stream_run && grid.shape.size() * value_bytes >= min_stream_bytes;
+  }
+
+  /// Where the output lies shortly behind an input modulo 4096, the CPU takes a load for one of what was just stored,
+  /// and waits.
+  bool pays_to_walk_backwards() const {
+    constexpr std::uintptr_t page = 4096, near_by = 1024;
+    for (const auto& view : in_) {
+      const auto out = reinterpret_cast<std::uintptr_t>(out_.data), in = reinterpret_cast<std::uintptr_t>(view.data);
+      if ((out - in) % page > 0 && (out - in) % page < near_by) return true;
+    }
+    return false;
+  }
+
   Partition partition_;
   Inputs in_;
   View<T> out_;
+  bool streams_;
+  bool backwards_;
   Compute* scratch_ = nullptr;
 };
 

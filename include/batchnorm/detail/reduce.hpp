@@ -42,11 +42,12 @@ BATCHNORM_INLINE void accumulate_tile(const typename L::Scalar* const (&in)[Form
                                       const Index (&stride)[Formula::inputs], const typename L::V& center,
                                       typename L::V& sum, typename L::V& product_sum, Index keep = L::count) {
   typename L::V tile_sum, tile_product_sum;
-  L::fill(tile_sum, typename L::Compute(0));
-  L::fill(tile_product_sum, typename L::Compute(0));
+  L::clear(tile_sum);
+  L::clear(tile_product_sum);
 #pragma GCC unroll 8
   for (int row = 0; row < Rows; ++row) {
     typename L::V v[Formula::inputs];
+#pragma GCC unroll 8
     for (int k = 0; k < Formula::inputs; ++k) L::load(v[k], in[k] + row * stride[k]);
     if constexpr (IsTail) Formula::template keep_last<L>(v, center, keep);
     Formula::accumulate(v, center, tile_sum, tile_product_sum);
@@ -71,6 +72,7 @@ BATCHNORM_INLINE void accumulate_run(const typename L::Scalar* const (&in)[Formu
   for (; i + tile_rows * pack <= length; i += tile_rows * pack) {
 #pragma GCC unroll 4
     for (int v = 0; v < L::per_pack; ++v) {
+#pragma GCC unroll 8
       for (int k = 0; k < Formula::inputs; ++k) at[k] = in[k] + i + v * L::count;
       accumulate_tile<L, Formula, tile_rows>(at, stride, center, sum[v], product_sum[v]);
     }
@@ -78,12 +80,14 @@ BATCHNORM_INLINE void accumulate_run(const typename L::Scalar* const (&in)[Formu
   for (; i + pack <= length; i += pack) {
 #pragma GCC unroll 4
     for (int v = 0; v < L::per_pack; ++v) {
+#pragma GCC unroll 8
       for (int k = 0; k < Formula::inputs; ++k) at[k] = in[k] + i + v * L::count;
       accumulate_tile<L, Formula, 1>(at, stride, center, sum[v], product_sum[v]);
     }
   }
   for (; i < length; i += L::count) {
     const Index keep = std::min<Index>(length - i, L::count);
+#pragma GCC unroll 8
     for (int k = 0; k < Formula::inputs; ++k) at[k] = in[k] + i + keep - L::count;
     accumulate_tile<L, Formula, 1, true>(at, stride, center, sum[0], product_sum[0], keep);
   }
@@ -136,11 +140,14 @@ BATCHNORM_INLINE void sum_block(const Arguments& a, Index channel, Index begin, 
   using Formula = typename Arguments::Formula;
   typename L::V center_lanes, sum[L::per_pack], product_sum[L::per_pack];
   L::fill(center_lanes, center);
-  for (int v = 0; v < L::per_pack; ++v) L::fill(sum[v], typename L::Compute(0));
-  for (int v = 0; v < L::per_pack; ++v) L::fill(product_sum[v], typename L::Compute(0));
+#pragma GCC unroll 8
+  for (int v = 0; v < L::per_pack; ++v) L::clear(sum[v]);
+#pragma GCC unroll 8
+  for (int v = 0; v < L::per_pack; ++v) L::clear(product_sum[v]);
   const Index pieces = a.grid.pieces_per_run();
   for (Index p = begin; p < end; ++p) {
     const typename L::Scalar* in[Formula::inputs];
+#pragma GCC unroll 8
     for (int k = 0; k < Formula::inputs; ++k) {
       const auto& view = a.in[static_cast<std::size_t>(k)];
       in[k] = view.data + p / pieces * view.outer_stride + channel * view.channel_stride + a.grid.piece_begin(p);
@@ -228,6 +235,7 @@ BATCHNORM_INLINE void accumulate_columns(const Arguments& a, const ColumnBlock<A
   using Sums = typename L::Computed;
   const typename L::Scalar* at[Formula::inputs];
   Index stride[Formula::inputs];
+#pragma GCC unroll 8
   for (std::size_t k = 0; k < Formula::inputs; ++k) {
     at[k] = block.in[k] + row * block.stride[k] + column;
     stride[k] = block.stride[k];
@@ -270,7 +278,7 @@ BATCHNORM_INLINE void pilot_means(const Arguments& a, const ColumnBlock<Argument
     const Index column = std::min<Index>(j, block.columns - L::count);
     typename L::V first, v, sum;
     L::load(first, block.in[0] + column);
-    L::fill(sum, Compute(0));
+    L::clear(sum);
     for (Index k = 1; k < samples; ++k) {
       L::load(v, block.in[0] + k * block.rows / samples * block.stride[0] + column);
       sum += v - first;
@@ -319,6 +327,7 @@ template <class Arguments>
   Statistic sum(0), product_sum(0);
   for (Index row = 0; row < block.rows; ++row) {
     Statistic v[Formula::inputs];
+#pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], block.in[k] + row * block.stride[k] + column);
     Formula::accumulate(v, mean, sum, product_sum);
   }
@@ -401,6 +410,7 @@ BATCHNORM_INLINE void reduce_rows(const Arguments& a, Index begin, Index rows, I
   }
   for (Index row = 0; row < rows / fold; row += block.rows) {
     block.rows = std::min(block_rows, rows / fold - row);
+#pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) {
       block.stride[k] = a.in[k].outer_stride * fold;
       block.in[k] = a.in[k].data + begin * a.in[k].outer_stride + row * block.stride[k] +

@@ -27,8 +27,7 @@ struct BaselineTarget {
   }
 };
 
-#if defined(__x86_64__)
-#define BATCHNORM_X86 1
+#if BATCHNORM_X86
 struct Avx2Target {
   template <class Kernel, class Arguments>
   [[gnu::noinline, gnu::target("avx2,fma")]] static void run(const Arguments& arguments) {
@@ -48,7 +47,7 @@ struct Avx512Target {
 
 /// What the CPU has and the operating system saves (__builtin_cpu_supports checks both).
 inline Target best_target() {
-#if defined(BATCHNORM_X86)
+#if BATCHNORM_X86
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -91,9 +90,10 @@ inline constexpr bool has_vectors =
 /// Runs Kernel with the vectors of the active target.
 template <class Scalar, class Kernel, class Arguments>
 void dispatch(const Arguments& arguments) {
+#if BATCHNORM_VECTORS
   if constexpr (has_vectors<Scalar>) {
     switch (active_target()) {
-#if defined(BATCHNORM_X86)
+#if BATCHNORM_X86
       case Target::avx512: return Avx512Target::run<Kernel>(arguments);
       case Target::avx2: return Avx2Target::run<Kernel>(arguments);
 #endif
@@ -101,6 +101,7 @@ void dispatch(const Arguments& arguments) {
       default: break;
     }
   }
+#endif
   Kernel::template run<0>(arguments);
 }
 
