@@ -17,9 +17,6 @@ inline constexpr Index piece_length = block_rows * max_lanes;
 /// Columns that one part works on at most: its accumulators stay in L1.
 inline constexpr Index max_columns = 1024;
 
-inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
-
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
 struct Grid {

@@ -29,6 +29,9 @@
 
 namespace batchnorm::detail {
 
+inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
+
 /// Bytes of the widest register. Tiles cover as many bytes on every target, so that sums add up in the same order.
 inline constexpr int pack_bytes = 64;
 
@@ -95,16 +98,13 @@ struct Lanes {
   /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
   /// finish_streaming.
   BATCHNORM_INLINE static void stream(T* to, const V& v) {
-#if BATCHNORM_X86
-    static_assert(std::is_same_v<T, Compute>);
-    if constexpr (Bytes == 16) {
+    if constexpr (BATCHNORM_X86 && Bytes == 16) {
       asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "x"(v));
-    } else {
+    } else if constexpr (BATCHNORM_X86 && Bytes > 16) {
       asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "v"(v));
+    } else {
+      store(to, v);
     }
-#else
-    store(to, v);
-#endif
   }
 
   BATCHNORM_INLINE static void finish_streaming() {

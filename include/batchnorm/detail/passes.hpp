@@ -49,7 +49,6 @@ class Reduction {
  public:
   using Compute = ComputeOf<T>;
   using Statistic = StatisticOf<T>;
-  using Arguments = ReduceArguments<T, Compute, Statistic, Formula>;
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
   Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
@@ -68,13 +67,13 @@ class Reduction {
   }
 
   void part(Index k, Index worker) const {
-    const Part part = partition_[k];
-    Arguments a{partition_.grid, part, in_, mean_, first_, second_, scratch(worker)};
-    if (!partition_.whole_channels()) {
-      a.first = slot(k / partition_.channel_parts);
-      a.second = a.first + partition_.grid.shape.channels;
-    }
-    dispatch<T, ReduceKernel>(a);
+    const bool final = partition_.whole_channels();
+    Statistic* const part_slot = slot(k / partition_.channel_parts);
+    PartReduction<T, Compute, Statistic, Formula>{partition_.grid, partition_[k], in_, mean_,
+                                                  final ? first_ : part_slot,
+                                                  final ? second_ : part_slot + partition_.grid.shape.channels,
+                                                  scratch(worker)}
+        .run();
   }
 
   /// Merges the slots of the position parts in their order.
@@ -137,11 +136,11 @@ template <class T, class Formula>
 class Map {
  public:
   using Compute = ComputeOf<T>;
-  using Arguments = MapArguments<T, Compute, Formula>;
+  using Coefficients = typename PartMap<T, Compute, Formula>::Coefficients;
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
   Map(const Partition& partition, const Inputs& in, const View<T>& out)
-      : partition_(partition), in_(in), out_(out), streams_(pays_to_stream()), backwards_(pays_to_walk_backwards()) {}
+      : partition_(partition), in_(in), out_(out), writing_{pays_to_stream(), pays_to_walk_backwards()} {}
 
   Index computes(Index workers) const {
     return Formula::coefficients * (Slices<Compute>::padded(partition_.grid.shape.channels) +
@@ -157,12 +156,12 @@ class Map {
   void part(Index k, Index worker) const {
     const Index length = scratch_length(partition_);
     Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(length));
-    Arguments a{partition_.grid, partition_[k], in_, out_, coefficients, {}, streams_, backwards_};
-    for (Compute*& array : a.per_column) array = slices.take(length);
-    dispatch<T, MapKernel>(a);
+    Coefficients per_column;
+    for (Compute*& array : per_column) array = slices.take(length);
+    PartMap<T, Compute, Formula>{partition_.grid, partition_[k], in_, out_, coefficients, per_column, writing_}.run();
   }
 
-  typename Arguments::Coefficients coefficients{};  // of every channel; to be filled before `part` reads them
+  Coefficients coefficients{};  // of every channel; to be filled before `part` reads them
 
  private:
   /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
@@ -189,8 +188,7 @@ class Map {
   Partition partition_;
   Inputs in_;
   View<T> out_;
-  bool streams_;
-  bool backwards_;
+  Writing writing_;
   Compute* scratch_ = nullptr;
 };
 

@@ -1,31 +1,28 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 
-#include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/grid.hpp"
+#include "batchnorm/detail/kernels.hpp"
+#include "batchnorm/detail/targets.hpp"
 
-// Walks a part of a tensor and sums a formula over it: reads each input once. Float sums stay short: a tile of
-// `tile_rows` vectors, then a block of `block_rows`; blocks merge in double.
+// Sums a formula over a part of a tensor. The kernels sum blocks of rows or runs in Compute; here blocks that left the
+// range of Compute are summed again, and all of them merge in Statistic.
 
 namespace batchnorm::detail {
 
-inline constexpr int tile_rows = 8;
-
-/// Memory for one part at a time; each array has room for max_columns values and one pack more.
+/// Memory for one part at a time, for as many columns as the part has and one pack more.
 template <class Compute, class Statistic>
 struct ReduceScratch {
   Compute *center, *sum, *product_sum;
   Statistic *mean, *first, *second, *block_first, *block_second;
 };
 
-/// `first` and `second` have one entry for each channel of the tensor; the kernel writes those of the part's channels.
-template <class T, class Compute_, class Statistic_, class Formula_>
-struct ReduceArguments {
-  using Scalar = T;
-  using Compute = Compute_;
-  using Statistic = Statistic_;
-  using Formula = Formula_;
+/// `first` and `second` have one entry for each channel of the tensor; those of the part's channels are written.
+template <class T, class Compute, class Statistic, class Formula>
+class PartReduction {
+ public:
   Grid grid;
   Part part;
   std::array<View<const T>, Formula::inputs> in;
@@ -33,439 +30,198 @@ struct ReduceArguments {
   Statistic* first;
   Statistic* second;
   ReduceScratch<Compute, Statistic> scratch;
-};
 
-/// Adds `Rows` vectors, `stride` apart, to a sum of their own first: short sums round less, and need not wait. Of a
-/// tail only the last `keep` lanes count.
-template <class L, class Formula, int Rows, bool IsTail = false>
-BATCHNORM_INLINE void accumulate_tile(const typename L::Scalar* const (&in)[Formula::inputs],
-                                      const Index (&stride)[Formula::inputs], const typename L::V& center,
-                                      typename L::V& sum, typename L::V& product_sum, Index keep = L::count) {
-  typename L::V tile_sum, tile_product_sum;
-  L::clear(tile_sum);
-  L::clear(tile_product_sum);
-#pragma GCC unroll 8
-  for (int row = 0; row < Rows; ++row) {
-    typename L::V v[Formula::inputs];
-#pragma GCC unroll 8
-    for (int k = 0; k < Formula::inputs; ++k) L::load(v[k], in[k] + row * stride[k]);
-    if constexpr (IsTail) Formula::template keep_last<L>(v, center, keep);
-    Formula::accumulate(v, center, tile_sum, tile_product_sum);
+  void run() const {
+    if (!grid.by_columns) {
+      for (Index c = part.channel_begin; c < part.channel_end; ++c) reduce_channel(c);
+      return;
+    }
+    const Index rows = part.end - part.begin, folded = rows / grid.fold * grid.fold;
+    if (folded > 0) reduce_rows(0, folded, grid.fold);
+    if (folded < rows) reduce_rows(folded, rows - folded, 1);
   }
-  sum += tile_sum;
-  product_sum += tile_product_sum;
-}
 
-// ---- By runs: one channel at a time.
+ private:
+  using Single = Lanes<T, Statistic, 0>;
+  using Inputs = Lines<T, Formula::inputs>;
+  static constexpr bool widens = !std::is_same_v<Compute, Statistic>;
 
-/// Sums `length` contiguous values into `per_pack` vectors. Where the last ones fill no vector, it is read shifted
-/// back, over values of the same run that have been counted.
-template <class L, class Formula>
-BATCHNORM_INLINE void accumulate_run(const typename L::Scalar* const (&in)[Formula::inputs], Index length,
-                                     const typename L::V& center, typename L::V (&sum)[L::per_pack],
-                                     typename L::V (&product_sum)[L::per_pack]) {
-  constexpr Index pack = L::count * L::per_pack;
-  const typename L::Scalar* at[Formula::inputs];
-  Index stride[Formula::inputs];
-  std::fill_n(stride, Formula::inputs, pack);
-  Index i = 0;
-  for (; i + tile_rows * pack <= length; i += tile_rows * pack) {
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) {
-#pragma GCC unroll 8
-      for (int k = 0; k < Formula::inputs; ++k) at[k] = in[k] + i + v * L::count;
-      accumulate_tile<L, Formula, tile_rows>(at, stride, center, sum[v], product_sum[v]);
+  // ---- By runs: one channel at a time.
+
+  void reduce_channel(Index c) const {
+    const Index block = std::max<Index>(piece_length / std::max<Index>(grid.shape.inner, 1), 1);
+    for (Index p = part.begin; p < part.end; p += block) {
+      const Index end = std::min(p + block, part.end);
+      const Inputs runs = runs_of(c, p, end);
+      const Index before = grid.values_before(p) - grid.values_before(part.begin);
+      Statistic block_first, block_second;
+      sum_runs(c, runs, before, block_first, block_second);
+      merge(before, runs.lines * runs.length, block_first, block_second, first[c], second[c]);
     }
   }
-  for (; i + pack <= length; i += pack) {
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) {
-#pragma GCC unroll 8
-      for (int k = 0; k < Formula::inputs; ++k) at[k] = in[k] + i + v * L::count;
-      accumulate_tile<L, Formula, 1>(at, stride, center, sum[v], product_sum[v]);
+
+  /// Positions [begin, end) of a channel: whole runs, or a piece of one.
+  Inputs runs_of(Index c, Index begin, Index end) const {
+    Inputs runs{{}, {}, end - begin, grid.piece_size(begin)};
+    for (std::size_t k = 0; k < in.size(); ++k) {
+      runs.stride[k] = in[k].outer_stride;
+      runs.in[k] = in[k].data + begin / grid.pieces_per_run() * in[k].outer_stride + c * in[k].channel_stride +
+                   grid.piece_begin(begin);
+    }
+    return runs;
+  }
+
+  void sum_runs(Index c, const Inputs& runs, Index before, Statistic& block_first, Statistic& block_second) const {
+    using Kernel = SumRuns<T, Compute, Formula>;
+    Compute sums[Kernel::lanes], product_sums[Kernel::lanes];
+    std::fill_n(sums, Kernel::lanes, Compute(0));
+    std::fill_n(product_sums, Kernel::lanes, Compute(0));
+    const Compute center = find_center(c, runs, before);
+    dispatch(Kernel{runs, center, sums, product_sums}, runs.length);
+    const Index count = runs.lines * runs.length;
+    finish(center, mean_of(c), sum_lanes(sums), sum_lanes(product_sums), count, block_first, block_second);
+    if constexpr (widens) {
+      if (!Formula::is_reliable(static_cast<Compute>(sum_lanes(sums)), static_cast<Compute>(sum_lanes(product_sums)),
+                                static_cast<Compute>(count))) {
+        sum_wide(runs, mean_of(c), block_first, block_second);
+      }
     }
   }
-  for (; i < length; i += L::count) {
-    const Index keep = std::min<Index>(length - i, L::count);
-#pragma GCC unroll 8
-    for (int k = 0; k < Formula::inputs; ++k) at[k] = in[k] + i + keep - L::count;
-    accumulate_tile<L, Formula, 1, true>(at, stride, center, sum[0], product_sum[0], keep);
-  }
-}
 
-/// The sum over all lanes: in Statistic, by halves, in the same order on every target.
-template <class L, class Statistic>
-BATCHNORM_INLINE Statistic sum_lanes(const typename L::V (&v)[L::per_pack]) {
-  if constexpr (L::bytes == 0) {
-    return Statistic(v[0]);
-  } else {
-    using Half = Lanes<typename L::Compute, Statistic, L::bytes / 2>;
-    constexpr int halves = L::count * L::per_pack / 2;
-    typename L::Compute raw[2 * halves];
-    std::memcpy(raw, v, sizeof raw);
-    Statistic total[halves];
-#pragma GCC unroll 4
-    for (int k = 0; k < halves; k += Half::count) {
-      typename Half::V low, high;
-      Half::load(low, raw + k);
-      Half::load(high, raw + halves + k);
-      low += high;
-      std::memcpy(total + k, &low, sizeof low);
+  /// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. First from
+  /// samples all over the run, for its beginning may be a border. Then from the values so far: a constant stays exact.
+  Compute find_center(Index c, const Inputs& runs, Index before) const {
+    if constexpr (!Formula::finds_mean) return static_cast<Compute>(mean[c]);
+    if (before > 0) return static_cast<Compute>(first[c]);
+    constexpr Index samples = 16;
+    const T* const x = runs.in[0];
+    const Compute origin = static_cast<Compute>(x[0]);
+    Compute sums[4] = {Compute(0), Compute(0), Compute(0), Compute(0)};
+    for (Index k = 0; k < samples; ++k) sums[k % 4] += static_cast<Compute>(x[k * runs.length / samples]) - origin;
+    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / Compute(samples);
+  }
+
+  Statistic mean_of(Index c) const { return Formula::finds_mean ? Statistic(0) : mean[c]; }
+
+  /// By halves, so that the order is the same on every target.
+  template <std::size_t Lanes>
+  static Statistic sum_lanes(const Compute (&lanes)[Lanes]) {
+    Statistic sums[Lanes];
+    for (std::size_t k = 0; k < Lanes; ++k) sums[k] = Statistic(lanes[k]);
+    for (std::size_t half = Lanes / 2; half > 0; half /= 2) {
+      for (std::size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
     }
-#pragma GCC unroll 4
-    for (int half = halves / 2; half > 0; half /= 2) {
-#pragma GCC unroll 4
-      for (int k = 0; k < half; ++k) total[k] += total[k + half];
+    return sums[0];
+  }
+
+  // ---- By columns: whole rows, `fold` of them read as one.
+
+  /// Takes in `rows` positions behind the first `done` ones of the part.
+  void reduce_rows(Index done, Index rows, Index fold) const {
+    const Index columns = fold * part.channels() * grid.shape.inner;
+    if constexpr (!Formula::finds_mean) expand_means(columns);
+    for (Index row = 0; row < rows / fold; row += block_rows) {
+      const Inputs block = rows_of(done, fold, row, std::min(block_rows, rows / fold - row), columns);
+      center_columns(block, row);
+      dispatch(SumRows<T, Compute, Formula>{block, scratch.center, scratch.sum, scratch.product_sum}, columns);
+      finish_columns(block);
+      for (Index j = 0; j < columns; ++j) {
+        merge(row, block.lines, scratch.block_first[j], scratch.block_second[j], scratch.first[j], scratch.second[j]);
+      }
     }
-    return total[0];
+    merge_into_channels(done, fold, rows / fold);
   }
-}
 
-/// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. From samples all
-/// over the run, for its beginning may be a border.
-template <class L>
-BATCHNORM_INLINE typename L::Compute pilot_mean(const typename L::Scalar* x, Index length) {
-  using Compute = typename L::Compute;
-  constexpr Index samples = 16;
-  const Compute first = static_cast<Compute>(x[0]);
-  Compute sums[4] = {Compute(0), Compute(0), Compute(0), Compute(0)};
-  for (Index k = 0; k < samples; ++k) sums[k % 4] += static_cast<Compute>(x[k * length / samples]) - first;
-  return first + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / Compute(samples);
-}
-
-/// The positions [begin, end) of one channel, as sums about `center` in L::Compute.
-template <class L, class Arguments>
-BATCHNORM_INLINE void sum_block(const Arguments& a, Index channel, Index begin, Index end,
-                                const typename L::Compute& center, typename Arguments::Statistic (&sums)[2]) {
-  using Formula = typename Arguments::Formula;
-  typename L::V center_lanes, sum[L::per_pack], product_sum[L::per_pack];
-  L::fill(center_lanes, center);
-#pragma GCC unroll 8
-  for (int v = 0; v < L::per_pack; ++v) L::clear(sum[v]);
-#pragma GCC unroll 8
-  for (int v = 0; v < L::per_pack; ++v) L::clear(product_sum[v]);
-  const Index pieces = a.grid.pieces_per_run();
-  for (Index p = begin; p < end; ++p) {
-    const typename L::Scalar* in[Formula::inputs];
-#pragma GCC unroll 8
-    for (int k = 0; k < Formula::inputs; ++k) {
-      const auto& view = a.in[static_cast<std::size_t>(k)];
-      in[k] = view.data + p / pieces * view.outer_stride + channel * view.channel_stride + a.grid.piece_begin(p);
+  Inputs rows_of(Index done, Index fold, Index row, Index rows, Index columns) const {
+    Inputs block{{}, {}, rows, columns};
+    for (std::size_t k = 0; k < in.size(); ++k) {
+      block.stride[k] = in[k].outer_stride * fold;
+      block.in[k] = in[k].data + (part.begin + done) * in[k].outer_stride + row * block.stride[k] +
+                    part.channel_begin * grid.shape.inner;
     }
-    accumulate_run<L, Formula>(in, a.grid.piece_size(p), center_lanes, sum, product_sum);
+    return block;
   }
-  sums[0] = sum_lanes<L, typename Arguments::Statistic>(sum);
-  sums[1] = sum_lanes<L, typename Arguments::Statistic>(product_sum);
-}
 
-/// Takes the sums of one more block of `size` values into a channel that has `before` of them.
-template <class Arguments, class Center>
-BATCHNORM_INLINE void merge_block(const Arguments& a, Index channel, const Center& center,
-                                  const typename Arguments::Statistic (&sums)[2], Index before, Index size) {
-  using Statistic = typename Arguments::Statistic;
-  using Formula = typename Arguments::Formula;
-  const Statistic n = Statistic(size), total = Statistic(before + size);
-  const Statistic mean = a.mean != nullptr ? a.mean[channel] : Statistic(0);
-  Statistic first, second;
-  Formula::finish(Statistic(center), mean, sums[0], sums[1], Statistic(1) / n, first, second);
-  if (before == 0) {
-    a.first[channel] = first;
-    a.second[channel] = second;
-  } else {
-    const Statistic share = n / total;
-    Formula::merge(a.first[channel], a.second[channel], first, second, share, Statistic(before) * share);
+  void center_columns(const Inputs& block, Index before) const {
+    if constexpr (Formula::finds_mean) {
+      if (before == 0) return dispatch(FindCenters<T, Compute>{block, scratch.center}, block.length);
+      for (Index j = 0; j < block.length; ++j) scratch.center[j] = static_cast<Compute>(scratch.first[j]);
+    }
   }
-}
 
-/// The same sums in Statistic, one value at a time, for a block that left the range of Compute.
-template <class Arguments>
-[[gnu::noinline, gnu::cold]] void sum_block_wide(const Arguments& a, Index channel, Index begin, Index end,
-                                                 const typename Arguments::Statistic& center,
-                                                 typename Arguments::Statistic (&sums)[2]) {
-  sum_block<Lanes<typename Arguments::Scalar, typename Arguments::Statistic, 0>>(a, channel, begin, end, center, sums);
-}
+  void expand_means(Index columns) const {
+    const Index inner = grid.shape.inner, width = part.channels() * inner;
+    for (Index j = 0; j < columns; ++j) {
+      scratch.mean[j] = j < width ? mean[part.channel_begin + j / inner] : scratch.mean[j - width];
+      scratch.center[j] = static_cast<Compute>(scratch.mean[j]);
+    }
+  }
 
-template <class L, class Arguments>
-BATCHNORM_INLINE void reduce_runs(const Arguments& a) {
-  using Statistic = typename Arguments::Statistic;
-  using Compute = typename Arguments::Compute;
-  using Formula = typename Arguments::Formula;
-  const Index block = std::max<Index>(piece_length / std::max<Index>(a.grid.shape.inner, 1), 1);
-  for (Index c = a.part.channel_begin; c < a.part.channel_end; ++c) {
-    for (Index p = a.part.begin; p < a.part.end; p += block) {
-      const Index end = std::min(p + block, a.part.end);
-      const Index before = a.grid.values_before(p) - a.grid.values_before(a.part.begin);
-      const Index size = a.grid.values_before(end) - a.grid.values_before(p);
-      const typename Arguments::Scalar* x = a.in[0].data + p / a.grid.pieces_per_run() * a.in[0].outer_stride +
-                                            c * a.in[0].channel_stride + a.grid.piece_begin(p);
-      // After the first block the mean so far is nearest, and keeps a constant exact.
-      const Compute center = !Formula::finds_mean ? static_cast<Compute>(a.mean[c])
-                             : before == 0        ? pilot_mean<L>(x, a.grid.piece_size(p))
-                                                  : static_cast<Compute>(a.first[c]);
-      Statistic sums[2], exact_center = Statistic(center);
-      sum_block<L>(a, c, p, end, center, sums);
-      if constexpr (!std::is_same_v<Compute, Statistic>) {
-        if (!Formula::is_reliable(static_cast<Compute>(sums[0]), static_cast<Compute>(sums[1]),
-                                  static_cast<Compute>(size))) {
-          exact_center = Formula::finds_mean ? static_cast<Statistic>(*x) : a.mean[c];
-          sum_block_wide(a, c, p, end, exact_center, sums);
+  void finish_columns(const Inputs& block) const {
+    const ReduceScratch<Compute, Statistic>& s = scratch;
+    for (Index j = 0; j < block.length; ++j) {
+      const Statistic column_mean = Formula::finds_mean ? Statistic(0) : s.mean[j];
+      finish(s.center[j], column_mean, Statistic(s.sum[j]), Statistic(s.product_sum[j]), block.lines, s.block_first[j],
+             s.block_second[j]);
+      if constexpr (widens) {
+        if (!Formula::is_reliable(s.sum[j], s.product_sum[j], static_cast<Compute>(block.lines))) {
+          Inputs column = block;
+          for (const T*& data : column.in) data += j;
+          column.length = 1;
+          sum_wide(column, column_mean, s.block_first[j], s.block_second[j]);
         }
       }
-      merge_block(a, c, exact_center, sums, before, size);
     }
   }
-}
 
-// ---- By columns: whole rows, `tile_rows` at a time.
-
-/// Up to block_rows rows of `columns` values.
-template <class Arguments>
-struct ColumnBlock {
-  std::array<const typename Arguments::Scalar*, Arguments::Formula::inputs> in;
-  std::array<Index, Arguments::Formula::inputs> stride;
-  Index rows;
-  Index columns;
-};
-
-/// One vector of columns at `column`, over `Rows` rows from `row`.
-template <class L, int Rows, bool IsTail, class Arguments>
-BATCHNORM_INLINE void accumulate_columns(const Arguments& a, const ColumnBlock<Arguments>& block, Index row,
-                                         Index column, Index keep = L::count) {
-  using Formula = typename Arguments::Formula;
-  using Sums = typename L::Computed;
-  const typename L::Scalar* at[Formula::inputs];
-  Index stride[Formula::inputs];
-#pragma GCC unroll 8
-  for (std::size_t k = 0; k < Formula::inputs; ++k) {
-    at[k] = block.in[k] + row * block.stride[k] + column;
-    stride[k] = block.stride[k];
-  }
-  typename L::V center, sum, product_sum;
-  Sums::load(center, a.scratch.center + column);
-  Sums::load(sum, a.scratch.sum + column);
-  Sums::load(product_sum, a.scratch.product_sum + column);
-  accumulate_tile<L, Formula, Rows, IsTail>(at, stride, center, sum, product_sum, keep);
-  Sums::store(a.scratch.sum + column, sum);
-  Sums::store(a.scratch.product_sum + column, product_sum);
-}
-
-template <class L, int Rows, class Arguments>
-BATCHNORM_INLINE void accumulate_rows(const Arguments& a, const ColumnBlock<Arguments>& block, Index row) {
-  Index j = 0;
-  for (; j + L::count <= block.columns; j += L::count) accumulate_columns<L, Rows, false>(a, block, row, j);
-  // The last vector is shifted back, over columns that have been counted.
-  if (j < block.columns) {
-    accumulate_columns<L, Rows, true>(a, block, row, block.columns - L::count, block.columns - j);
-  }
-}
-
-template <class L, class Arguments>
-BATCHNORM_INLINE void sum_rows(const Arguments& a, const ColumnBlock<Arguments>& block) {
-  std::fill_n(a.scratch.sum, block.columns + max_lanes, typename L::Compute(0));
-  std::fill_n(a.scratch.product_sum, block.columns + max_lanes, typename L::Compute(0));
-  Index row = 0;
-  for (; row + tile_rows <= block.rows; row += tile_rows) accumulate_rows<L, tile_rows>(a, block, row);
-  for (; row < block.rows; ++row) accumulate_rows<L, 1>(a, block, row);
-}
-
-/// Centers of the first block: the means of a few rows all over it, column by column.
-template <class L, class Arguments>
-BATCHNORM_INLINE void pilot_means(const Arguments& a, const ColumnBlock<Arguments>& block) {
-  using Compute = typename L::Compute;
-  const Index samples = std::min<Index>(block.rows, tile_rows);
-  const Compute inv_samples = Compute(1) / static_cast<Compute>(samples);
-  for (Index j = 0; j < block.columns; j += L::count) {
-    const Index column = std::min<Index>(j, block.columns - L::count);
-    typename L::V first, v, sum;
-    L::load(first, block.in[0] + column);
-    L::clear(sum);
-    for (Index k = 1; k < samples; ++k) {
-      L::load(v, block.in[0] + k * block.rows / samples * block.stride[0] + column);
-      sum += v - first;
-    }
-    first += sum * inv_samples;
-    L::Computed::store(a.scratch.center + column, first);
-  }
-}
-
-/// Centers from statistics that are known: the mean so far, or that of the whole batch.
-template <class Compute, class Statistic>
-BATCHNORM_INLINE void round_means(const Statistic* mean, Index columns, Compute* center) {
-  for (Index j = 0; j < columns; ++j) center[j] = static_cast<Compute>(mean[j]);
-}
-
-/// Turns the sums of a block of `rows` rows into block_first and block_second.
-template <class L, class Arguments>
-BATCHNORM_INLINE void finish_columns(const Arguments& a, const ColumnBlock<Arguments>& block) {
-  using Statistic = typename Arguments::Statistic;
-  using Formula = typename Arguments::Formula;
-  constexpr int bytes = L::bytes * static_cast<int>(sizeof(typename L::Compute)) / static_cast<int>(sizeof(Statistic));
-  using From = Lanes<typename L::Compute, Statistic, bytes>;
-  using To = typename From::Computed;
-  const auto& s = a.scratch;
-  const Statistic inv_count = Statistic(1) / Statistic(block.rows);
-  for (Index j = 0; j < block.columns; j += From::count) {
-    typename From::V center, mean, sum, product_sum, first, second;
-    From::load(center, s.center + j);
-    From::load(sum, s.sum + j);
-    From::load(product_sum, s.product_sum + j);
-    if constexpr (!Formula::finds_mean) To::load(mean, s.mean + j);
-    Formula::finish(center, mean, sum, product_sum, inv_count, first, second);
-    To::store(s.block_first + j, first);
-    To::store(s.block_second + j, second);
-  }
-}
-
-/// The same sums of one column in Statistic, one value at a time, for a block that left the range of Compute.
-template <class Arguments>
-[[gnu::noinline, gnu::cold]] void finish_column_wide(const Arguments& a, const ColumnBlock<Arguments>& block,
-                                                     Index column) {
-  using Statistic = typename Arguments::Statistic;
-  using Formula = typename Arguments::Formula;
-  using L = Lanes<typename Arguments::Scalar, Statistic, 0>;
-  const Statistic mean = Formula::finds_mean ? static_cast<Statistic>(block.in[0][column]) : a.scratch.mean[column];
-  Statistic sum(0), product_sum(0);
-  for (Index row = 0; row < block.rows; ++row) {
-    Statistic v[Formula::inputs];
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], block.in[k] + row * block.stride[k] + column);
-    Formula::accumulate(v, mean, sum, product_sum);
-  }
-  Formula::finish(mean, mean, sum, product_sum, Statistic(1) / Statistic(block.rows), a.scratch.block_first[column],
-                  a.scratch.block_second[column]);
-}
-
-template <class Arguments>
-BATCHNORM_INLINE void repair_columns(const Arguments& a, const ColumnBlock<Arguments>& block) {
-  using Compute = typename Arguments::Compute;
-  if constexpr (!std::is_same_v<Compute, typename Arguments::Statistic>) {
-    for (Index j = 0; j < block.columns; ++j) {
-      const auto& s = a.scratch;
-      if (!Arguments::Formula::is_reliable(s.sum[j], s.product_sum[j], static_cast<Compute>(block.rows))) {
-        finish_column_wide(a, block, j);
-      }
-    }
-  }
-}
-
-/// Takes the block into columns that have `before` rows.
-template <class L, class Arguments>
-BATCHNORM_INLINE void merge_columns(const Arguments& a, const ColumnBlock<Arguments>& block, Index before) {
-  using Statistic = typename Arguments::Statistic;
-  using S = Lanes<Statistic, Statistic, L::bytes>;
-  const auto& s = a.scratch;
-  const Statistic share = Statistic(block.rows) / Statistic(before + block.rows);
-  const Statistic cross = Statistic(before) * share;
-  for (Index j = 0; j < block.columns; j += S::count) {
-    typename S::V first, second, block_first, block_second;
-    S::load(first, s.first + j);
-    S::load(second, s.second + j);
-    S::load(block_first, s.block_first + j);
-    S::load(block_second, s.block_second + j);
-    Arguments::Formula::merge(first, second, block_first, block_second, share, cross);
-    S::store(s.first + j, first);
-    S::store(s.second + j, second);
-  }
-}
-
-/// Merges the columns of each channel, `rows` values each, into the channels, which have `before` values.
-template <class Arguments>
-void merge_into_channels(const Arguments& a, Index fold, Index rows, Index before) {
-  using Statistic = typename Arguments::Statistic;
-  const Index channels = a.part.channels(), inner = a.grid.shape.inner;
-  Statistic* first = a.first + a.part.channel_begin;
-  Statistic* second = a.second + a.part.channel_begin;
-  for (Index k = 0; k < fold * inner; ++k) {
-    const Index offset = k / inner * channels * inner + k % inner;
-    const Statistic* column_first = a.scratch.first + offset;
-    const Statistic* column_second = a.scratch.second + offset;
-    if (before + k == 0) {
-      for (Index c = 0; c < channels; ++c) first[c] = column_first[c * inner];
-      for (Index c = 0; c < channels; ++c) second[c] = column_second[c * inner];
-    } else {
-      const Statistic share = Statistic(rows) / Statistic(before + (k + 1) * rows);
-      const Statistic cross = Statistic(before + k * rows) * share;
+  /// Merges the columns of each channel, `rows` values each, into the channels, which have taken in `done` positions.
+  void merge_into_channels(Index done, Index fold, Index rows) const {
+    const Index inner = grid.shape.inner, channels = part.channels();
+    for (Index k = 0; k < fold * inner; ++k) {
+      const Index offset = k / inner * channels * inner + k % inner;
       for (Index c = 0; c < channels; ++c) {
-        Arguments::Formula::merge(first[c], second[c], column_first[c * inner], column_second[c * inner], share, cross);
+        merge(done * inner + k * rows, rows, scratch.first[offset + c * inner], scratch.second[offset + c * inner],
+              first[part.channel_begin + c], second[part.channel_begin + c]);
       }
     }
   }
-}
 
-template <class Arguments>
-void expand_means(const Arguments& a, Index fold) {
-  const Index inner = a.grid.shape.inner, width = a.part.channels() * inner;
-  for (Index j = 0; j < fold * width; ++j) a.scratch.mean[j] = a.mean[a.part.channel_begin + j % width / inner];
-}
+  // ---- Both.
 
-/// Reduces `rows` positions from `begin`, `fold` of them to a row, into channels that have `before` values.
-template <class L, class Arguments>
-BATCHNORM_INLINE void reduce_rows(const Arguments& a, Index begin, Index rows, Index fold, Index before) {
-  using Formula = typename Arguments::Formula;
-  ColumnBlock<Arguments> block;
-  block.columns = fold * a.part.channels() * a.grid.shape.inner;
-  if constexpr (!Formula::finds_mean) {
-    expand_means(a, fold);
-    round_means(a.scratch.mean, block.columns, a.scratch.center);
+  static void finish(const Compute& center, const Statistic& mean, const Statistic& sum, const Statistic& product_sum,
+                     Index count, Statistic& block_first, Statistic& block_second) {
+    Formula::finish(Statistic(center), mean, sum, product_sum, Statistic(1) / Statistic(count), block_first,
+                    block_second);
   }
-  for (Index row = 0; row < rows / fold; row += block.rows) {
-    block.rows = std::min(block_rows, rows / fold - row);
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < Formula::inputs; ++k) {
-      block.stride[k] = a.in[k].outer_stride * fold;
-      block.in[k] = a.in[k].data + begin * a.in[k].outer_stride + row * block.stride[k] +
-                    a.part.channel_begin * a.grid.shape.inner;
+
+  /// Takes `size` more values into those of a column or channel that has `before`.
+  static void merge(Index before, Index size, const Statistic& block_first, const Statistic& block_second,
+                    Statistic& to_first, Statistic& to_second) {
+    if (before == 0) {
+      to_first = block_first;
+      to_second = block_second;
+    } else {
+      const Statistic share = Statistic(size) / Statistic(before + size);
+      Formula::merge(to_first, to_second, block_first, block_second, share, Statistic(before) * share);
     }
-    if constexpr (Formula::finds_mean) {
-      // After the first block the mean so far is nearest, and keeps a constant exact.
-      if (row == 0) pilot_means<L>(a, block);
-      if (row != 0) round_means(a.scratch.first, block.columns, a.scratch.center);
-    }
-    sum_rows<L>(a, block);
-    finish_columns<L>(a, block);
-    repair_columns(a, block);
-    if (row == 0) std::copy_n(a.scratch.block_first, block.columns, a.scratch.first);
-    if (row == 0) std::copy_n(a.scratch.block_second, block.columns, a.scratch.second);
-    if (row != 0) merge_columns<L>(a, block, row);
   }
-  merge_into_channels(a, fold, rows / fold, before);
-}
 
-// ---- The kernel.
-
-/// For parts with too few columns, or too short a run, for a vector; and for the scalar target.
-template <class Arguments>
-[[gnu::noinline]] void reduce_rows_scalar(const Arguments& a, Index begin, Index rows, Index before) {
-  using L = Lanes<typename Arguments::Scalar, typename Arguments::Compute, 0>;
-  reduce_rows<L>(a, begin, rows, 1, before);
-}
-
-template <class Arguments>
-[[gnu::noinline]] void reduce_runs_scalar(const Arguments& a) {
-  reduce_runs<Lanes<typename Arguments::Scalar, typename Arguments::Compute, 0>>(a);
-}
-
-struct ReduceKernel {
-  template <int Bytes, class Arguments>
-  BATCHNORM_INLINE static void run(const Arguments& a) {
-    using L = Lanes<typename Arguments::Scalar, typename Arguments::Compute, Bytes>;
-    const Index inner = a.grid.shape.inner, width = a.part.channels() * inner;
-    if (!a.grid.by_columns) {
-      if constexpr (Bytes != 0) {
-        if (inner >= L::count) return reduce_runs<L>(a);
-      }
-      return reduce_runs_scalar(a);
-    }
-    Index begin = a.part.begin;
-    if constexpr (Bytes != 0) {
-      for (const Index fold : {a.grid.fold, Index(1)}) {
-        const Index rows = (a.part.end - begin) / fold * fold;
-        if (rows == 0 || fold * width < L::count) continue;
-        reduce_rows<L>(a, begin, rows, fold, (begin - a.part.begin) * inner);
-        begin += rows;
+  /// The sums in Statistic, one value at a time, for a block that left the range of Compute.
+  [[gnu::noinline, gnu::cold]] static void sum_wide(const Inputs& lines, const Statistic& mean,
+                                                    Statistic& block_first, Statistic& block_second) {
+    const Statistic center = Formula::finds_mean ? static_cast<Statistic>(*lines.in[0]) : mean;
+    Statistic sum(0), product_sum(0);
+    for (Index line = 0; line < lines.lines; ++line) {
+      for (Index i = 0; i < lines.length; ++i) {
+        Statistic v[Formula::inputs];
+        for (std::size_t k = 0; k < lines.in.size(); ++k) {
+          Single::load(v[k], lines.in[k] + line * lines.stride[k] + i);
+        }
+        Formula::accumulate(v, center, sum, product_sum);
       }
     }
-    if (begin < a.part.end) reduce_rows_scalar(a, begin, a.part.end - begin, (begin - a.part.begin) * inner);
+    Formula::finish(center, mean, sum, product_sum, Statistic(1) / Statistic(lines.lines * lines.length), block_first,
+                    block_second);
   }
 };
 

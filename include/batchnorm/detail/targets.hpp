@@ -17,32 +17,30 @@ inline const char* name(Target target) {
 
 namespace detail {
 
-// One struct per instruction set: `run` compiles Kernel::run for it. The kernel is always inlined into `run`, and so
-// takes its instruction set from the attribute there, whatever -m flags the file has.
+// One function per instruction set: it compiles Kernel::run for it. The kernel is always inlined there, and so takes its
+// instruction set from the attribute, whatever -m flags the file has.
+template <class Kernel>
+[[gnu::noinline]] void run_scalar(const Kernel& kernel) {
+  kernel.template run<0>();
+}
+
 #if BATCHNORM_VECTORS
-struct BaselineTarget {
-  template <class Kernel, class Arguments>
-  [[gnu::noinline]] static void run(const Arguments& arguments) {
-    Kernel::template run<16>(arguments);
-  }
-};
+template <class Kernel>
+[[gnu::noinline]] void run_baseline(const Kernel& kernel) {
+  kernel.template run<16>();
+}
+#endif
 
 #if BATCHNORM_X86
-struct Avx2Target {
-  template <class Kernel, class Arguments>
-  [[gnu::noinline, gnu::target("avx2,fma")]] static void run(const Arguments& arguments) {
-    Kernel::template run<32>(arguments);
-  }
-};
+template <class Kernel>
+[[gnu::noinline, gnu::target("avx2,fma")]] void run_avx2(const Kernel& kernel) {
+  kernel.template run<32>();
+}
 
-struct Avx512Target {
-  template <class Kernel, class Arguments>
-  [[gnu::noinline, gnu::target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]] static void run(
-      const Arguments& arguments) {
-    Kernel::template run<64>(arguments);
-  }
-};
-#endif
+template <class Kernel>
+[[gnu::noinline, gnu::target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]] void run_avx512(const Kernel& kernel) {
+  kernel.template run<64>();
+}
 #endif
 
 /// What the CPU has and the operating system saves (__builtin_cpu_supports checks both).
@@ -87,22 +85,26 @@ template <class Scalar>
 inline constexpr bool has_vectors =
     BATCHNORM_VECTORS && (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
 
-/// Runs Kernel with the vectors of the active target.
-template <class Scalar, class Kernel, class Arguments>
-void dispatch(const Arguments& arguments) {
+/// Runs a kernel with the vectors of the active target; with single values where `length`, its contiguous values, is
+/// less than one vector of the widest target.
+template <class Kernel>
+void dispatch(const Kernel& kernel, Index length) {
+  using Scalar = typename Kernel::Scalar;
 #if BATCHNORM_VECTORS
   if constexpr (has_vectors<Scalar>) {
-    switch (active_target()) {
+    if (length >= pack_bytes / static_cast<Index>(sizeof(Scalar))) {
+      switch (active_target()) {
 #if BATCHNORM_X86
-      case Target::avx512: return Avx512Target::run<Kernel>(arguments);
-      case Target::avx2: return Avx2Target::run<Kernel>(arguments);
+        case Target::avx512: return run_avx512(kernel);
+        case Target::avx2: return run_avx2(kernel);
 #endif
-      case Target::baseline: return BaselineTarget::run<Kernel>(arguments);
-      default: break;
+        case Target::baseline: return run_baseline(kernel);
+        default: break;
+      }
     }
   }
 #endif
-  Kernel::template run<0>(arguments);
+  run_scalar(kernel);
 }
 
 }  // namespace detail
