@@ -143,7 +143,7 @@ Dimensions<X> dimensions_of(const X& x) {
     return {x.rows(), x.cols()};
   } else {
     Dimensions<X> dims;
-    for (std::size_t k = 0; k < dims.size(); ++k) dims[k] = static_cast<Index>(x.dimension(static_cast<Index>(k)));
+    for (std::size_t k = 0; k < dims.size(); ++k) dims[k] = static_cast<Index>(x.dimensions()[k]);
     return dims;
   }
 }
@@ -162,9 +162,10 @@ template <class X>
 Shape resolve_shape(const X& x, Index axis) {
   const Dimensions<X> dims = dimensions_of(x);
   Shape shape{1, dims[static_cast<std::size_t>(axis)], 1};
-  for (Index k = 0; k < static_cast<Index>(dims.size()); ++k) {
-    const bool is_outer = TraitsOf<X>::row_major ? k < axis : k > axis;
-    if (k != axis) (is_outer ? shape.outer : shape.inner) *= dims[static_cast<std::size_t>(k)];
+  for (std::size_t k = 0; k < dims.size(); ++k) {
+    const Index place = static_cast<Index>(k) - axis;
+    const bool is_outer = TraitsOf<X>::row_major ? place < 0 : place > 0;
+    if (place != 0) (is_outer ? shape.outer : shape.inner) *= dims[k];
   }
   return shape;
 }

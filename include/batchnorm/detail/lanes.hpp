@@ -29,6 +29,13 @@
 
 namespace batchnorm::detail {
 
+/// GCC takes a vector made of scalars apart, lane by lane, before it knows the target that a kernel is inlined into.
+#if defined(__clang__)
+inline constexpr bool compiler_splits_vectors = false;
+#else
+inline constexpr bool compiler_splits_vectors = true;
+#endif
+
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
 
@@ -98,12 +105,15 @@ struct Lanes {
   /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
   /// finish_streaming.
   BATCHNORM_INLINE static void stream(T* to, const V& v) {
-    if constexpr (BATCHNORM_X86 && Bytes == 16) {
-      asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "x"(v));
-    } else if constexpr (BATCHNORM_X86 && Bytes > 16) {
-      asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "v"(v));
-    } else {
+    if constexpr (!BATCHNORM_X86 || Bytes == 0) {
       store(to, v);
+    } else {
+#if defined(__clang__)
+      __builtin_nontemporal_store(v, reinterpret_cast<V*>(to));
+#elif BATCHNORM_X86
+      if constexpr (Bytes == 16) asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "x"(v));
+      if constexpr (Bytes != 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "v"(v));
+#endif
     }
   }
 
@@ -125,11 +135,10 @@ struct Lanes {
   BATCHNORM_INLINE static void fill(V& v, const Compute& value) {
     if constexpr (Bytes == 0) {
       v = value;
-    } else if constexpr (sizeof(V) <= 16) {
+    } else if constexpr (sizeof(V) <= 16 || !compiler_splits_vectors) {
       v = value - V{};  // keeps the sign of -0, where adding zero would not
     } else {
-      // GCC would insert lane by lane: it takes the expression apart before it knows the target.
-#if BATCHNORM_X86
+#if BATCHNORM_X86 && !defined(__clang__)
       if constexpr (sizeof(Compute) == 4) asm("vbroadcastss %1, %0" : "=v"(v) : "m"(value));
       if constexpr (sizeof(Compute) == 8) asm("vbroadcastsd %1, %0" : "=v"(v) : "m"(value));
 #endif
