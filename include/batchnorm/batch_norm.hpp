@@ -154,7 +154,7 @@ class BatchNorm {
   /// Throws: batchnorm::Error when negative.
   void set_batches_seen(Index batches) {
     if (batches < 0) {
-      detail::fail("set_batches_seen", "batches is " + std::to_string(batches) + "; it must not be negative");
+      detail::fail("set_batches_seen", "batches is ", static_cast<double>(batches), "; it must not be negative");
     }
     running_.batches_seen = batches;
   }
@@ -180,9 +180,8 @@ class BatchNorm {
   enum class Differentiates { nothing, batch, constants };
 
   static const Options& checked(Index channels, const Options& options) {
-    constexpr const char* function = "BatchNorm";
-    if (channels < 1) detail::fail(function, "channels is " + std::to_string(channels) + "; it must be at least 1");
-    detail::check_epsilon(function, options.epsilon);
+    detail::check_channel_count("BatchNorm", channels);
+    detail::check_epsilon("BatchNorm", options.epsilon);
     return options;
   }
 
@@ -225,8 +224,7 @@ class BatchNorm {
     if (differentiates_ == Differentiates::nothing) detail::fail(function, "there has been no forward");
     const auto dims = detail::dimensions_of(x);
     if (!std::equal(dims.begin(), dims.end(), forward_dimensions_.begin(), forward_dimensions_.end())) {
-      detail::fail(function, "x is " + detail::text_of_dimensions(dims) + "; in the last forward it was " +
-                                 detail::text_of_dimensions(forward_dimensions_));
+      detail::fail_dimensions(function, "x", dims, "in the last forward it was", forward_dimensions_);
     }
     check_state(function);
     detail::check_same_dimensions(function, "dy", dy, x);

@@ -87,9 +87,7 @@ struct BasicRunningStatistics {
   explicit BasicRunningStatistics(Index channels, RunningAverage average_rule = new_weight(0.1),
                                   Variance running_variance = Variance::unbiased)
       : average(average_rule), variance(running_variance) {
-    if (channels < 1) {
-      detail::fail("RunningStatistics", "channels is " + std::to_string(channels) + "; it must be at least 1");
-    }
+    detail::check_channel_count("RunningStatistics", channels);
     mean.resize(channels);
     var.resize(channels);
     reset();

@@ -35,7 +35,7 @@ struct RunningAverage {
 namespace detail {
 
 inline double checked_weight(const char* function, double weight) {
-  if (!(weight >= 0 && weight <= 1)) fail(function, "weight is " + text_of(weight) + "; it must lie in [0, 1]");
+  if (!(weight >= 0 && weight <= 1)) fail(function, "weight is ", weight, "; it must lie in [0, 1]");
   return weight;
 }
 
@@ -57,8 +57,9 @@ inline RunningAverage debiased(double weight) {
 }
 /// Cumulative for the first `batches` batches, then exponential with weight 1 / batches (dlib).
 inline RunningAverage windowed(Index batches) {
-  if (batches < 1) detail::fail("windowed", "batches is " + std::to_string(batches) + "; it must be at least 1");
-  return {RunningAverage::Rule::windowed, static_cast<double>(batches)};
+  const double value = static_cast<double>(batches);
+  if (batches < 1) detail::fail("windowed", "batches is ", value, "; it must be at least 1");
+  return {RunningAverage::Rule::windowed, value};
 }
 /// No running statistics: the layer normalizes with batch statistics in eval mode too.
 inline RunningAverage none() { return {RunningAverage::Rule::none, 0}; }
@@ -106,9 +107,13 @@ inline Options caffe_options() {
 
 namespace detail {
 
+inline void check_channel_count(const char* function, Index channels) {
+  if (channels < 1) fail(function, "channels is ", static_cast<double>(channels), "; it must be at least 1");
+}
+
 inline void check_epsilon(const char* function, double epsilon) {
   if (!(epsilon >= 0 && epsilon <= std::numeric_limits<double>::max())) {
-    fail(function, "epsilon is " + text_of(epsilon) + "; it must be finite and not negative");
+    fail(function, "epsilon is ", epsilon, "; it must be finite and not negative");
   }
 }
 

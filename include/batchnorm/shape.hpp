@@ -148,13 +148,15 @@ Dimensions<X> dimensions_of(const X& x) {
   }
 }
 
+BATCHNORM_COLD [[noreturn]] inline void fail_axis(const char* function, int axis, int rank) {
+  fail(function, "axis is " + std::to_string(axis) + "; x has " + std::to_string(rank) + " axes");
+}
+
 /// The axis counted from the front.
 template <class X>
 Index resolve_axis(const char* function, int axis) {
   constexpr int rank = TraitsOf<X>::rank;
-  if (axis < -rank || axis >= rank) {
-    fail(function, "axis is " + std::to_string(axis) + "; x has " + std::to_string(rank) + " axes");
-  }
+  if (axis < -rank || axis >= rank) fail_axis(function, axis, rank);
   return axis < 0 ? axis + rank : axis;
 }
 

@@ -1,35 +1,51 @@
 #pragma once
 
+#include <span>
+
 #include "batchnorm/shape.hpp"
 
 // Every check of an input. All of them run before anything is written.
 
 namespace batchnorm::detail {
 
-template <class Dims>
-std::string text_of_dimensions(const Dims& dims) {
+BATCHNORM_COLD inline std::string text_of(std::span<const Index> dims) {
   std::string text;
   for (const Index dim : dims) text += (text.empty() ? "" : "x") + std::to_string(dim);
   return text;
 }
 
+BATCHNORM_COLD [[noreturn]] inline void fail_channels(const char* function, std::span<const Index> x, Index axis,
+                                                      Index channels) {
+  fail(function, "x is " + text_of(x) + "; axis " + std::to_string(axis) + " must have " + std::to_string(channels) +
+                     " channels");
+}
+
+BATCHNORM_COLD [[noreturn]] inline void fail_dimensions(const char* function, const char* name,
+                                                        std::span<const Index> dims, const char* relation,
+                                                        std::span<const Index> others) {
+  fail(function, std::string(name) + " is " + text_of(dims) + "; " + relation + " " + text_of(others));
+}
+
+BATCHNORM_COLD [[noreturn]] inline void fail_length(const char* function, const char* name, Index length,
+                                                    Index channels) {
+  fail(function, std::string(name) + " has length " + std::to_string(length) + "; it must have one entry for each of " +
+                     std::to_string(channels) + " channels");
+}
+
 template <class X>
 void check_channels(const char* function, const X& x, Index axis, Index channels) {
-  if (dimensions_of(x)[static_cast<std::size_t>(axis)] == channels) return;
-  fail(function, "x is " + text_of_dimensions(dimensions_of(x)) + "; axis " + std::to_string(axis) + " must have " +
-                     std::to_string(channels) + " channels");
+  const Dimensions<X> dims = dimensions_of(x);
+  if (dims[static_cast<std::size_t>(axis)] != channels) fail_channels(function, dims, axis, channels);
 }
 
 template <class X, class Y>
 void check_same_dimensions(const char* function, const char* y_name, const Y& y, const X& x) {
-  if (dimensions_of(y) == dimensions_of(x)) return;
-  fail(function, std::string(y_name) + " is " + text_of_dimensions(dimensions_of(y)) + "; x is " + text_of_dimensions(dimensions_of(x)));
+  const auto x_dims = dimensions_of(x), y_dims = dimensions_of(y);
+  if (y_dims != x_dims) fail_dimensions(function, y_name, y_dims, "x is", x_dims);
 }
 
 inline void check_length(const char* function, const char* name, Index length, Index channels) {
-  if (length == channels) return;
-  fail(function, std::string(name) + " has length " + std::to_string(length) + "; it must have one entry for each of " +
-                     std::to_string(channels) + " channels");
+  if (length != channels) fail_length(function, name, length, channels);
 }
 
 /// A parameter vector; an absent one has no entries.
@@ -114,12 +130,15 @@ inline bool overlap(const Extent& a, const Extent& b) {
   return offset < first.length || first.stride - offset < second.length;
 }
 
+BATCHNORM_COLD [[noreturn]] inline void fail_overlap(const char* function, const char* y_name, const char* x_name) {
+  fail(function, std::string(y_name) + " overlaps " + x_name + "; it must be the same memory or lie apart");
+}
+
 /// y may be exactly x (in place) or lie apart from it.
 template <class X, class Y>
 void check_overlap(const char* function, const char* y_name, const Y& y, const char* x_name, const X& x) {
   const Extent from = extent_of(x), to = extent_of(y);
-  if (from == to || !overlap(from, to)) return;
-  fail(function, std::string(y_name) + " overlaps " + x_name + "; it must be the same memory or lie apart");
+  if (from != to && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 
 }  // namespace batchnorm::detail
