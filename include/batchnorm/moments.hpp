@@ -57,7 +57,7 @@ struct MomentsView {
   Statistic count;
   const Statistic* mean;
   const Statistic* m2;
-  Statistic var(Index c) const { return m2[c] / count; }
+  Statistic var(Index c) const { return count > Statistic(0) ? m2[c] / count : Statistic(0); }
 };
 
 template <class Statistic>

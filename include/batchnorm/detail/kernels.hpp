@@ -23,26 +23,30 @@ struct Lines {
   Index length;
 };
 
+/// The k-th of `samples` places among `length`, spread out and at no regular distance: a pattern in the data could not
+/// put the same value at all of them.
+inline Index sample_place(Index k, Index samples, Index length) {
+  constexpr Index golden = 40503, unit = 65536;  // the golden ratio's fraction
+  return samples >= length ? k : (k * golden % unit) * length / unit;
+}
+
 // ---- Sums. Float sums stay short: a tile of `tile_rows` vectors has sums of its own.
 
-/// One vector of values at `at`, then `Rows - 1` more, `stride` apart. Of a tail only the last `keep` lanes count.
+/// Sums one vector of values at `at` and `Rows - 1` more, `stride` apart. Of a tail only the last `keep` lanes count.
 template <class L, class Formula, int Rows, bool IsTail = false>
-BATCHNORM_INLINE void accumulate_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
-                                      const std::array<Index, Formula::inputs>& stride, const typename L::V& center,
-                                      typename L::V& sum, typename L::V& product_sum, Index keep = L::count) {
-  typename L::V tile_sum, tile_product_sum;
-  L::clear(tile_sum);
-  L::clear(tile_product_sum);
+BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
+                               const std::array<Index, Formula::inputs>& stride, const typename L::V& center,
+                               typename L::V& sum, typename L::V& product_sum, Index keep = L::count) {
+  L::clear(sum);
+  L::clear(product_sum);
 #pragma GCC unroll 8
   for (int row = 0; row < Rows; ++row) {
     typename L::V v[Formula::inputs];
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k]);
     if constexpr (IsTail) Formula::template keep_last<L>(v, center, keep);
-    Formula::accumulate(v, center, tile_sum, tile_product_sum);
+    Formula::accumulate(v, center, sum, product_sum);
   }
-  sum += tile_sum;
-  product_sum += tile_product_sum;
 }
 
 template <class T, std::size_t Inputs>
@@ -52,7 +56,16 @@ BATCHNORM_INLINE void move_by(std::array<const T*, Inputs>& at, const std::array
   for (std::size_t k = 0; k < Inputs; ++k) at[k] = from[k] + lines * stride[k] + offset;
 }
 
-/// Sums of each column about its center, over all rows.
+/// Adds to a sum, whose rounding errors so far are in `error`, and takes them off (Kahan 1965).
+template <class V>
+BATCHNORM_INLINE void add_compensated(V& sum, V& error, const V& value) {
+  const V corrected = value - error;
+  const V total = sum + corrected;
+  error = (total - sum) - corrected;
+  sum = total;
+}
+
+/// Sums of each column about its center, over all rows. The true second sum is product_sum - error.
 template <class T, class Compute, class Formula_>
 struct SumRows {
   using Scalar = T;
@@ -61,12 +74,12 @@ struct SumRows {
   const Compute* center;
   Compute* sum;
   Compute* product_sum;
+  Compute* error;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    std::fill_n(sum, rows.length, Compute(0));
-    std::fill_n(product_sum, rows.length, Compute(0));
+    for (Compute* const array : {sum, product_sum, error}) std::fill_n(array, rows.length, Compute(0));
     Index row = 0;
     for (; row + tile_rows <= rows.lines; row += tile_rows) accumulate_rows<L, tile_rows>(row);
     for (; row < rows.lines; ++row) accumulate_rows<L, 1>(row);
@@ -87,17 +100,21 @@ struct SumRows {
     using Sums = typename L::Computed;
     std::array<const T*, Formula::inputs> at;
     move_by(at, rows.in, rows.stride, row, column);
-    typename L::V center_v, sum_v, product_sum_v;
+    typename L::V center_v, tile_sum, tile_product_sum, sum_v, product_sum_v, error_v;
     Sums::load(center_v, center + column);
+    sum_tile<L, Formula, Rows, IsTail>(at, rows.stride, center_v, tile_sum, tile_product_sum, keep);
     Sums::load(sum_v, sum + column);
-    Sums::load(product_sum_v, product_sum + column);
-    accumulate_tile<L, Formula, Rows, IsTail>(at, rows.stride, center_v, sum_v, product_sum_v, keep);
+    sum_v += tile_sum;
     Sums::store(sum + column, sum_v);
+    Sums::load(product_sum_v, product_sum + column);
+    Sums::load(error_v, error + column);
+    add_compensated(product_sum_v, error_v, tile_product_sum);
     Sums::store(product_sum + column, product_sum_v);
+    Sums::store(error + column, error_v);
   }
 };
 
-/// A value near the mean of each column, from `samples` rows all over the block.
+/// A value near the mean of each column, from rows all over the block.
 template <class T, class Compute>
 struct FindCenters {
   using Scalar = T;
@@ -115,7 +132,7 @@ struct FindCenters {
       L::load(first, rows.in[0] + column);
       L::clear(sum);
       for (Index k = 1; k < samples; ++k) {
-        L::load(v, rows.in[0] + k * rows.lines / samples * rows.stride[0] + column);
+        L::load(v, rows.in[0] + sample_place(k, samples, rows.lines) * rows.stride[0] + column);
         sum += v - first;
       }
       first += sum * inv_samples;
@@ -124,7 +141,7 @@ struct FindCenters {
   }
 };
 
-/// Sums about one center over all runs, in as many lanes as the widest target has.
+/// Sums about one center over all runs, in as many lanes as the widest target has. Each run has sums of its own.
 template <class T, class Compute, class Formula_>
 struct SumRuns {
   using Scalar = T;
@@ -138,55 +155,73 @@ struct SumRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    typename L::V center_v, sums[L::per_pack], product_sums[L::per_pack];
-    L::fill(center_v, center);
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) L::clear(sums[v]);
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) L::clear(product_sums[v]);
+    Sums<L> total;
     for (Index line = 0; line < runs.lines; ++line) {
       std::array<const T*, Formula::inputs> begin;
       move_by(begin, runs.in, runs.stride, line, 0);
-      accumulate_run<L>(begin, center_v, sums, product_sums);
+      Sums<L> of_run;
+      sum_run<L>(begin, of_run);
+      total.add(of_run);
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) L::Computed::store(sum + v * L::count, sums[v]);
+    for (int v = 0; v < L::per_pack; ++v) L::Computed::store(sum + v * L::count, total.sum[v]);
 #pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) L::Computed::store(product_sum + v * L::count, product_sums[v]);
+    for (int v = 0; v < L::per_pack; ++v) L::Computed::store(product_sum + v * L::count, total.product_sum[v]);
   }
 
  private:
+  /// A pack of each sum.
   template <class L>
-  BATCHNORM_INLINE void accumulate_run(const std::array<const T*, Formula::inputs>& begin,
-                                       const typename L::V& center_v, typename L::V (&sums)[L::per_pack],
-                                       typename L::V (&product_sums)[L::per_pack]) const {
+  struct Sums {
+    typename L::V sum[L::per_pack], product_sum[L::per_pack];
+
+    BATCHNORM_INLINE Sums() {
+#pragma GCC unroll 4
+      for (int v = 0; v < L::per_pack; ++v) L::clear(sum[v]);
+#pragma GCC unroll 4
+      for (int v = 0; v < L::per_pack; ++v) L::clear(product_sum[v]);
+    }
+    BATCHNORM_INLINE void add(const Sums& other) {
+#pragma GCC unroll 4
+      for (int v = 0; v < L::per_pack; ++v) sum[v] += other.sum[v];
+#pragma GCC unroll 4
+      for (int v = 0; v < L::per_pack; ++v) product_sum[v] += other.product_sum[v];
+    }
+  };
+
+  template <class L>
+  BATCHNORM_INLINE void sum_run(const std::array<const T*, Formula::inputs>& begin, Sums<L>& sums) const {
     constexpr Index pack = L::count * L::per_pack;
     Index i = 0;
-    for (; i + tile_rows * pack <= runs.length; i += tile_rows * pack) {
-      accumulate_packs<L, tile_rows>(begin, i, center_v, sums, product_sums);
-    }
-    for (; i + pack <= runs.length; i += pack) accumulate_packs<L, 1>(begin, i, center_v, sums, product_sums);
+    for (; i + tile_rows * pack <= runs.length; i += tile_rows * pack) add_packs<L, tile_rows>(begin, i, sums);
+    for (; i + pack <= runs.length; i += pack) add_packs<L, 1>(begin, i, sums);
     // The last vector is shifted back, over values of the same run that have been counted.
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
-      std::array<const T*, Formula::inputs> at;
-      move_by(at, begin, {}, 0, i + keep - L::count);
-      accumulate_tile<L, Formula, 1, true>(at, {}, center_v, sums[0], product_sums[0], keep);
+      add_tile<L, 1, true>(begin, i + keep - L::count, sums.sum[0], sums.product_sum[0], keep);
     }
   }
 
   template <class L, int Rows>
-  BATCHNORM_INLINE void accumulate_packs(const std::array<const T*, Formula::inputs>& begin, Index i,
-                                         const typename L::V& center_v, typename L::V (&sums)[L::per_pack],
-                                         typename L::V (&product_sums)[L::per_pack]) const {
-    std::array<Index, Formula::inputs> stride;
-    stride.fill(L::count * L::per_pack);
+  BATCHNORM_INLINE void add_packs(const std::array<const T*, Formula::inputs>& begin, Index i, Sums<L>& sums) const {
 #pragma GCC unroll 4
     for (int v = 0; v < L::per_pack; ++v) {
-      std::array<const T*, Formula::inputs> at;
-      move_by(at, begin, {}, 0, i + v * L::count);
-      accumulate_tile<L, Formula, Rows>(at, stride, center_v, sums[v], product_sums[v]);
+      add_tile<L, Rows, false>(begin, i + v * L::count, sums.sum[v], sums.product_sum[v], L::count);
     }
+  }
+
+  template <class L, int Rows, bool IsTail>
+  BATCHNORM_INLINE void add_tile(const std::array<const T*, Formula::inputs>& begin, Index i, typename L::V& sum_v,
+                                 typename L::V& product_sum_v, Index keep) const {
+    std::array<const T*, Formula::inputs> at;
+    std::array<Index, Formula::inputs> stride;
+    move_by(at, begin, {}, 0, i);
+    stride.fill(L::count * L::per_pack);
+    typename L::V center_v, tile_sum, tile_product_sum;
+    L::fill(center_v, center);
+    sum_tile<L, Formula, Rows, IsTail>(at, stride, center_v, tile_sum, tile_product_sum, keep);
+    sum_v += tile_sum;
+    product_sum_v += tile_product_sum;
   }
 };
 

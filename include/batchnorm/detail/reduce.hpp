@@ -15,7 +15,7 @@ namespace batchnorm::detail {
 /// Memory for one part at a time, for as many columns as the part has and one pack more.
 template <class Compute, class Statistic>
 struct ReduceScratch {
-  Compute *center, *sum, *product_sum;
+  Compute *center, *sum, *product_sum, *error;
   Statistic *mean, *first, *second, *block_first, *block_second;
 };
 
@@ -97,8 +97,10 @@ class PartReduction {
     const T* const x = runs.in[0];
     const Compute origin = static_cast<Compute>(x[0]);
     Compute sums[4] = {Compute(0), Compute(0), Compute(0), Compute(0)};
-    for (Index k = 0; k < samples; ++k) sums[k % 4] += static_cast<Compute>(x[k * runs.length / samples]) - origin;
-    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / Compute(samples);
+    for (Index k = 0; k < samples && k < runs.length; ++k) {
+      sums[k % 4] += static_cast<Compute>(x[sample_place(k, samples, runs.length)]) - origin;
+    }
+    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<Compute>(std::min(samples, runs.length));
   }
 
   Statistic mean_of(Index c) const { return Formula::finds_mean ? Statistic(0) : mean[c]; }
@@ -123,7 +125,8 @@ class PartReduction {
     for (Index row = 0; row < rows / fold; row += block_rows) {
       const Inputs block = rows_of(done, fold, row, std::min(block_rows, rows / fold - row), columns);
       center_columns(block, row);
-      dispatch(SumRows<T, Compute, Formula>{block, scratch.center, scratch.sum, scratch.product_sum}, columns);
+      dispatch(SumRows<T, Compute, Formula>{block, scratch.center, scratch.sum, scratch.product_sum, scratch.error},
+               columns);
       finish_columns(block);
       for (Index j = 0; j < columns; ++j) {
         merge(row, block.lines, scratch.block_first[j], scratch.block_second[j], scratch.first[j], scratch.second[j]);
@@ -161,7 +164,8 @@ class PartReduction {
     const ReduceScratch<Compute, Statistic>& s = scratch;
     for (Index j = 0; j < block.length; ++j) {
       const Statistic column_mean = Formula::finds_mean ? Statistic(0) : s.mean[j];
-      finish(s.center[j], column_mean, Statistic(s.sum[j]), Statistic(s.product_sum[j]), block.lines, s.block_first[j],
+      const Statistic product_sum = Statistic(s.product_sum[j]) - Statistic(s.error[j]);
+      finish(s.center[j], column_mean, Statistic(s.sum[j]), product_sum, block.lines, s.block_first[j],
              s.block_second[j]);
       if constexpr (widens) {
         if (!Formula::is_reliable(s.sum[j], s.product_sum[j], static_cast<Compute>(block.lines))) {
