@@ -110,14 +110,13 @@ class BatchNorm {
     const Index axis = check_forward("infer", x, y, !has_running_statistics());
     detail::resize_like(y, x);
     const detail::View<const Scalar> x_view = detail::view_of(x, axis);
-    const typename detail::WorkspacePool<Scalar>::Loan workspace(pool_);
+    const typename detail::WorkspacePool<Scalar>::Loan memory(pool_);
     if (has_running_statistics()) {
       detail::normalize<D, Scalar>(device, x_view, detail::view_of(y, axis), fill(detail::view_of(running_)),
-                                   *workspace);
+                                   memory->workspace);
     } else {
-      BasicMoments<Statistic> moments(channels());
-      detail::normalize_batch<D, Scalar>(device, x_view, detail::view_of(y, axis), moments, parameters(),
-                                         options_.epsilon, *workspace);
+      detail::normalize_batch<D, Scalar>(device, x_view, detail::view_of(y, axis), memory->moments, parameters(),
+                                         options_.epsilon, memory->workspace);
     }
   }
 
