@@ -56,7 +56,7 @@ BATCHNORM_INLINE void move_by(std::array<const T*, Inputs>& at, const std::array
   for (std::size_t k = 0; k < Inputs; ++k) at[k] = from[k] + lines * stride[k] + offset;
 }
 
-/// Adds to a sum, whose rounding errors so far are in `error`, and takes them off (Kahan 1965).
+/// Adds to a sum and to what its roundings have added too much (Kahan 1965): the true sum is sum - error.
 template <class V>
 BATCHNORM_INLINE void add_compensated(V& sum, V& error, const V& value) {
   const V corrected = value - error;
@@ -65,52 +65,61 @@ BATCHNORM_INLINE void add_compensated(V& sum, V& error, const V& value) {
   sum = total;
 }
 
-/// Sums of each column about its center, over all rows. The true second sum is product_sum - error.
+/// Sums of many values: those of a formula, and their errors.
+template <class T>
+struct Sums {
+  T sum, sum_error, product_sum, product_error;
+};
+
+/// Sums of each column about its center, over all rows.
 template <class T, class Compute, class Formula_>
 struct SumRows {
   using Scalar = T;
   using Formula = Formula_;
   Lines<T, Formula::inputs> rows;
   const Compute* center;
-  Compute* sum;
-  Compute* product_sum;
-  Compute* error;
+  Sums<Compute*> sums;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    for (Compute* const array : {sum, product_sum, error}) std::fill_n(array, rows.length, Compute(0));
+    for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
+      std::fill_n(array, rows.length, Compute(0));
+    }
     Index row = 0;
-    for (; row + tile_rows <= rows.lines; row += tile_rows) accumulate_rows<L, tile_rows>(row);
-    for (; row < rows.lines; ++row) accumulate_rows<L, 1>(row);
+    for (; row + tile_rows <= rows.lines; row += tile_rows) add_rows<L, tile_rows>(row);
+    for (; row < rows.lines; ++row) add_rows<L, 1>(row);
   }
 
  private:
   template <class L, int Rows>
-  BATCHNORM_INLINE void accumulate_rows(Index row) const {
+  BATCHNORM_INLINE void add_rows(Index row) const {
     const Index columns = rows.length;
     Index j = 0;
-    for (; j + L::count <= columns; j += L::count) accumulate_columns<L, Rows, false>(row, j, L::count);
+    for (; j + L::count <= columns; j += L::count) add_columns<L, Rows, false>(row, j, L::count);
     // The last vector is shifted back, over columns that have been counted.
-    if (j < columns) accumulate_columns<L, Rows, true>(row, columns - L::count, columns - j);
+    if (j < columns) add_columns<L, Rows, true>(row, columns - L::count, columns - j);
   }
 
   template <class L, int Rows, bool IsTail>
-  BATCHNORM_INLINE void accumulate_columns(Index row, Index column, Index keep) const {
-    using Sums = typename L::Computed;
+  BATCHNORM_INLINE void add_columns(Index row, Index column, Index keep) const {
     std::array<const T*, Formula::inputs> at;
     move_by(at, rows.in, rows.stride, row, column);
-    typename L::V center_v, tile_sum, tile_product_sum, sum_v, product_sum_v, error_v;
-    Sums::load(center_v, center + column);
+    typename L::V center_v, tile_sum, tile_product_sum;
+    L::Computed::load(center_v, center + column);
     sum_tile<L, Formula, Rows, IsTail>(at, rows.stride, center_v, tile_sum, tile_product_sum, keep);
-    Sums::load(sum_v, sum + column);
-    sum_v += tile_sum;
-    Sums::store(sum + column, sum_v);
-    Sums::load(product_sum_v, product_sum + column);
-    Sums::load(error_v, error + column);
-    add_compensated(product_sum_v, error_v, tile_product_sum);
-    Sums::store(product_sum + column, product_sum_v);
-    Sums::store(error + column, error_v);
+    add<L>(sums.sum + column, sums.sum_error + column, tile_sum);
+    add<L>(sums.product_sum + column, sums.product_error + column, tile_product_sum);
+  }
+
+  template <class L>
+  BATCHNORM_INLINE static void add(Compute* sum, Compute* error, const typename L::V& value) {
+    typename L::V sum_v, error_v;
+    L::Computed::load(sum_v, sum);
+    L::Computed::load(error_v, error);
+    add_compensated(sum_v, error_v, value);
+    L::Computed::store(sum, sum_v);
+    L::Computed::store(error, error_v);
   }
 };
 
@@ -141,87 +150,101 @@ struct FindCenters {
   }
 };
 
-/// Sums about one center over all runs, in as many lanes as the widest target has. Each run has sums of its own.
+/// Sums about one center over all runs, in as many lanes as the widest target has.
 template <class T, class Compute, class Formula_>
 struct SumRuns {
   using Scalar = T;
   using Formula = Formula_;
-  static constexpr Index lanes = pack_bytes / static_cast<Index>(sizeof(T));
+  static constexpr Index lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(T)), 1);
   Lines<T, Formula::inputs> runs;
   Compute center;
-  Compute* sum;
-  Compute* product_sum;
+  Sums<Compute*> sums;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    Sums<L> total;
-    for (Index line = 0; line < runs.lines; ++line) {
-      std::array<const T*, Formula::inputs> begin;
-      move_by(begin, runs.in, runs.stride, line, 0);
-      Sums<L> of_run;
-      sum_run<L>(begin, of_run);
-      total.add(of_run);
-    }
+    typename L::V center_v;
+    L::fill(center_v, center);
+    Pack<L> pack[L::per_pack];
 #pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) L::Computed::store(sum + v * L::count, total.sum[v]);
+    for (int v = 0; v < L::per_pack; ++v) pack[v].clear();
+    for (Index line = 0; line < runs.lines; ++line) add_run<L>(line, center_v, pack);
 #pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) L::Computed::store(product_sum + v * L::count, total.product_sum[v]);
+    for (int v = 0; v < L::per_pack; ++v) pack[v].store(sums, v * L::count);
   }
 
  private:
-  /// A pack of each sum.
   template <class L>
-  struct Sums {
-    typename L::V sum[L::per_pack], product_sum[L::per_pack];
+  struct Pack {
+    Sums<typename L::V> total;
+    typename L::V rest_sum, rest_product_sum;  // of one run, of what fills no tile
 
-    BATCHNORM_INLINE Sums() {
-#pragma GCC unroll 4
-      for (int v = 0; v < L::per_pack; ++v) L::clear(sum[v]);
-#pragma GCC unroll 4
-      for (int v = 0; v < L::per_pack; ++v) L::clear(product_sum[v]);
+    BATCHNORM_INLINE void clear() {
+      L::clear(total.sum);
+      L::clear(total.sum_error);
+      L::clear(total.product_sum);
+      L::clear(total.product_error);
     }
-    BATCHNORM_INLINE void add(const Sums& other) {
-#pragma GCC unroll 4
-      for (int v = 0; v < L::per_pack; ++v) sum[v] += other.sum[v];
-#pragma GCC unroll 4
-      for (int v = 0; v < L::per_pack; ++v) product_sum[v] += other.product_sum[v];
+    BATCHNORM_INLINE void clear_rest() {
+      L::clear(rest_sum);
+      L::clear(rest_product_sum);
+    }
+    BATCHNORM_INLINE void add(const typename L::V& sum, const typename L::V& product_sum) {
+      add_compensated(total.sum, total.sum_error, sum);
+      add_compensated(total.product_sum, total.product_error, product_sum);
+    }
+    BATCHNORM_INLINE void add_to_rest(const typename L::V& sum, const typename L::V& product_sum) {
+      rest_sum += sum;
+      rest_product_sum += product_sum;
+    }
+    BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
+      L::Computed::store(to.sum + lane, total.sum);
+      L::Computed::store(to.sum_error + lane, total.sum_error);
+      L::Computed::store(to.product_sum + lane, total.product_sum);
+      L::Computed::store(to.product_error + lane, total.product_error);
     }
   };
 
   template <class L>
-  BATCHNORM_INLINE void sum_run(const std::array<const T*, Formula::inputs>& begin, Sums<L>& sums) const {
-    constexpr Index pack = L::count * L::per_pack;
+  BATCHNORM_INLINE void add_run(Index line, const typename L::V& center_v, Pack<L> (&pack)[L::per_pack]) const {
+    constexpr Index step = L::count * L::per_pack;
+    typename L::V sum, product_sum;
     Index i = 0;
-    for (; i + tile_rows * pack <= runs.length; i += tile_rows * pack) add_packs<L, tile_rows>(begin, i, sums);
-    for (; i + pack <= runs.length; i += pack) add_packs<L, 1>(begin, i, sums);
+    for (; i + tile_rows * step <= runs.length; i += tile_rows * step) {
+#pragma GCC unroll 4
+      for (int v = 0; v < L::per_pack; ++v) {
+        sum_at<L, tile_rows, false>(line, i + v * L::count, center_v, sum, product_sum, L::count);
+        pack[v].add(sum, product_sum);
+      }
+    }
+    if (i == runs.length) return;
+#pragma GCC unroll 4
+    for (int v = 0; v < L::per_pack; ++v) pack[v].clear_rest();
+    for (; i + step <= runs.length; i += step) {
+#pragma GCC unroll 4
+      for (int v = 0; v < L::per_pack; ++v) {
+        sum_at<L, 1, false>(line, i + v * L::count, center_v, sum, product_sum, L::count);
+        pack[v].add_to_rest(sum, product_sum);
+      }
+    }
     // The last vector is shifted back, over values of the same run that have been counted.
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
-      add_tile<L, 1, true>(begin, i + keep - L::count, sums.sum[0], sums.product_sum[0], keep);
+      sum_at<L, 1, true>(line, i + keep - L::count, center_v, sum, product_sum, keep);
+      pack[0].add_to_rest(sum, product_sum);
     }
-  }
-
-  template <class L, int Rows>
-  BATCHNORM_INLINE void add_packs(const std::array<const T*, Formula::inputs>& begin, Index i, Sums<L>& sums) const {
 #pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) {
-      add_tile<L, Rows, false>(begin, i + v * L::count, sums.sum[v], sums.product_sum[v], L::count);
-    }
+    for (int v = 0; v < L::per_pack; ++v) pack[v].add(pack[v].rest_sum, pack[v].rest_product_sum);
   }
 
   template <class L, int Rows, bool IsTail>
-  BATCHNORM_INLINE void add_tile(const std::array<const T*, Formula::inputs>& begin, Index i, typename L::V& sum_v,
-                                 typename L::V& product_sum_v, Index keep) const {
+  BATCHNORM_INLINE void sum_at(Index line, Index i, const typename L::V& center_v, typename L::V& sum,
+                               typename L::V& product_sum, Index keep) const {
     std::array<const T*, Formula::inputs> at;
     std::array<Index, Formula::inputs> stride;
-    move_by(at, begin, {}, 0, i);
+    move_by(at, runs.in, runs.stride, line, i);
     stride.fill(L::count * L::per_pack);
-    typename L::V center_v, tile_sum, tile_product_sum;
-    L::fill(center_v, center);
-    sum_tile<L, Formula, Rows, IsTail>(at, stride, center_v, tile_sum, tile_product_sum, keep);
-    sum_v += tile_sum;
-    product_sum_v += tile_product_sum;
+    sum_tile<L, Formula, Rows, IsTail>(at, stride, center_v, sum, product_sum, keep);
   }
 };
 

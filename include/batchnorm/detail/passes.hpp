@@ -54,7 +54,7 @@ class Reduction {
   Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
       : partition_(partition), in_(in), mean_(mean), first_(first), second_(second) {}
 
-  Index computes(Index workers) const { return workers * 4 * Slices<Compute>::padded(scratch_length(partition_)); }
+  Index computes(Index workers) const { return workers * 5 * Slices<Compute>::padded(scratch_length(partition_)); }
   Index statistics(Index workers) const {
     const Index slots = partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
     return Slices<Statistic>::padded(slots) + workers * 5 * Slices<Statistic>::padded(scratch_length(partition_));
@@ -104,10 +104,11 @@ class Reduction {
 
   ReduceScratch<Compute, Statistic> scratch(Index worker) const {
     const Index length = scratch_length(partition_);
-    Slices<Compute> computes(computes_ + worker * 4 * Slices<Compute>::padded(length));
+    Slices<Compute> computes(computes_ + worker * 5 * Slices<Compute>::padded(length));
     Slices<Statistic> statistics(statistics_ + worker * 5 * Slices<Statistic>::padded(length));
     ReduceScratch<Compute, Statistic> scratch;
-    for (Compute** array : {&scratch.center, &scratch.sum, &scratch.product_sum, &scratch.error}) {
+    Sums<Compute*>& sums = scratch.sums;
+    for (Compute** array : {&scratch.center, &sums.sum, &sums.sum_error, &sums.product_sum, &sums.product_error}) {
       *array = computes.take(length);
     }
     for (Statistic** array :

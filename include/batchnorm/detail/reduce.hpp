@@ -15,7 +15,8 @@ namespace batchnorm::detail {
 /// Memory for one part at a time, for as many columns as the part has and one pack more.
 template <class Compute, class Statistic>
 struct ReduceScratch {
-  Compute *center, *sum, *product_sum, *error;
+  Compute* center;
+  Sums<Compute*> sums;
   Statistic *mean, *first, *second, *block_first, *block_second;
 };
 
@@ -73,15 +74,14 @@ class PartReduction {
 
   void sum_runs(Index c, const Inputs& runs, Index before, Statistic& block_first, Statistic& block_second) const {
     using Kernel = SumRuns<T, Compute, Formula>;
-    Compute sums[Kernel::lanes], product_sums[Kernel::lanes];
-    std::fill_n(sums, Kernel::lanes, Compute(0));
-    std::fill_n(product_sums, Kernel::lanes, Compute(0));
+    Compute lanes[4][Kernel::lanes] = {};
     const Compute center = find_center(c, runs, before);
-    dispatch(Kernel{runs, center, sums, product_sums}, runs.length);
+    dispatch(Kernel{runs, center, {lanes[0], lanes[1], lanes[2], lanes[3]}}, runs.length);
+    const Statistic sum = sum_lanes(lanes[0], lanes[1]), product_sum = sum_lanes(lanes[2], lanes[3]);
     const Index count = runs.lines * runs.length;
-    finish(center, mean_of(c), sum_lanes(sums), sum_lanes(product_sums), count, block_first, block_second);
+    finish(center, mean_of(c), sum, product_sum, count, block_first, block_second);
     if constexpr (widens) {
-      if (!Formula::is_reliable(static_cast<Compute>(sum_lanes(sums)), static_cast<Compute>(sum_lanes(product_sums)),
+      if (!Formula::is_reliable(static_cast<Compute>(sum), static_cast<Compute>(product_sum),
                                 static_cast<Compute>(count))) {
         sum_wide(runs, mean_of(c), block_first, block_second);
       }
@@ -89,27 +89,29 @@ class PartReduction {
   }
 
   /// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. First from
-  /// samples all over the run, for its beginning may be a border. Then from the values so far: a constant stays exact.
+  /// samples all over the runs, for their beginning may be a border. Then from the values so far: a constant stays exact.
   Compute find_center(Index c, const Inputs& runs, Index before) const {
     if constexpr (!Formula::finds_mean) return static_cast<Compute>(mean[c]);
     if (before > 0) return static_cast<Compute>(first[c]);
-    constexpr Index samples = 16;
-    const T* const x = runs.in[0];
-    const Compute origin = static_cast<Compute>(x[0]);
-    Compute sums[4] = {Compute(0), Compute(0), Compute(0), Compute(0)};
-    for (Index k = 0; k < samples && k < runs.length; ++k) {
-      sums[k % 4] += static_cast<Compute>(x[sample_place(k, samples, runs.length)]) - origin;
+    constexpr Index samples = 16, sampled_runs = 4;
+    const Compute origin = static_cast<Compute>(*runs.in[0]);
+    Compute sums[sampled_runs] = {Compute(0), Compute(0), Compute(0), Compute(0)};
+    for (Index k = 0; k < samples; ++k) {
+      const Index run = std::min(sample_place(k % sampled_runs, sampled_runs, runs.lines), runs.lines - 1);
+      const Index place = sample_place(k, samples, runs.length);
+      const T* const x = runs.in[0] + run * runs.stride[0] + std::min(place, runs.length - 1);
+      sums[k % sampled_runs] += static_cast<Compute>(*x) - origin;
     }
-    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<Compute>(std::min(samples, runs.length));
+    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / Compute(samples);
   }
 
   Statistic mean_of(Index c) const { return Formula::finds_mean ? Statistic(0) : mean[c]; }
 
   /// By halves, so that the order is the same on every target.
   template <std::size_t Lanes>
-  static Statistic sum_lanes(const Compute (&lanes)[Lanes]) {
+  static Statistic sum_lanes(const Compute (&lanes)[Lanes], const Compute (&errors)[Lanes]) {
     Statistic sums[Lanes];
-    for (std::size_t k = 0; k < Lanes; ++k) sums[k] = Statistic(lanes[k]);
+    for (std::size_t k = 0; k < Lanes; ++k) sums[k] = Statistic(lanes[k]) - Statistic(errors[k]);
     for (std::size_t half = Lanes / 2; half > 0; half /= 2) {
       for (std::size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
     }
@@ -125,8 +127,7 @@ class PartReduction {
     for (Index row = 0; row < rows / fold; row += block_rows) {
       const Inputs block = rows_of(done, fold, row, std::min(block_rows, rows / fold - row), columns);
       center_columns(block, row);
-      dispatch(SumRows<T, Compute, Formula>{block, scratch.center, scratch.sum, scratch.product_sum, scratch.error},
-               columns);
+      dispatch(SumRows<T, Compute, Formula>{block, scratch.center, scratch.sums}, columns);
       finish_columns(block);
       for (Index j = 0; j < columns; ++j) {
         merge(row, block.lines, scratch.block_first[j], scratch.block_second[j], scratch.first[j], scratch.second[j]);
@@ -161,18 +162,19 @@ class PartReduction {
   }
 
   void finish_columns(const Inputs& block) const {
-    const ReduceScratch<Compute, Statistic>& s = scratch;
+    const Sums<Compute*>& sums = scratch.sums;
     for (Index j = 0; j < block.length; ++j) {
-      const Statistic column_mean = Formula::finds_mean ? Statistic(0) : s.mean[j];
-      const Statistic product_sum = Statistic(s.product_sum[j]) - Statistic(s.error[j]);
-      finish(s.center[j], column_mean, Statistic(s.sum[j]), product_sum, block.lines, s.block_first[j],
-             s.block_second[j]);
+      const Statistic column_mean = Formula::finds_mean ? Statistic(0) : scratch.mean[j];
+      const Statistic sum = Statistic(sums.sum[j]) - Statistic(sums.sum_error[j]);
+      const Statistic product_sum = Statistic(sums.product_sum[j]) - Statistic(sums.product_error[j]);
+      finish(scratch.center[j], column_mean, sum, product_sum, block.lines, scratch.block_first[j],
+             scratch.block_second[j]);
       if constexpr (widens) {
-        if (!Formula::is_reliable(s.sum[j], s.product_sum[j], static_cast<Compute>(block.lines))) {
+        if (!Formula::is_reliable(sums.sum[j], sums.product_sum[j], static_cast<Compute>(block.lines))) {
           Inputs column = block;
           for (const T*& data : column.in) data += j;
           column.length = 1;
-          sum_wide(column, column_mean, s.block_first[j], s.block_second[j]);
+          sum_wide(column, column_mean, scratch.block_first[j], scratch.block_second[j]);
         }
       }
     }
