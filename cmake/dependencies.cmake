@@ -1,5 +1,5 @@
-# What the project's own build needs: installed packages, else through FetchContent the releases that Debian 12 packages,
-# so that both ways build the same programs.
+# What the project's own build needs: installed packages, else the releases that Debian 12 has, through FetchContent. So
+# both ways build the same programs.
 
 include(FetchContent)
 

@@ -10,6 +10,8 @@ if(NOT multi_config AND NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo or MinSizeRel" FORCE)
 endif()
 
+set(CMAKE_CXX_EXTENSIONS OFF)
+
 # What every program of the project links: the library, warnings, sanitizers.
 add_library(batchnorm_developer INTERFACE)
 target_link_libraries(batchnorm_developer INTERFACE batchnorm::batchnorm)

@@ -1,0 +1,155 @@
+// After the first call with a shape, nothing is allocated. Counts every allocation of the calling thread.
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+
+#include "step.hpp"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BATCHNORM_TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define BATCHNORM_TEST_SANITIZED 1
+#endif
+#endif
+
+namespace {
+
+thread_local long allocations = 0;
+
+}  // namespace
+
+#if defined(BATCHNORM_TEST_SANITIZED)
+
+// A sanitizer brings its own malloc, and hooks into it.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, std::size_t),
+                                                         void (*on_free)(const volatile void*));
+
+namespace {
+
+const int hooks_installed = __sanitizer_install_malloc_and_free_hooks(
+    [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
+
+}  // namespace
+
+#else
+
+// Operator new calls these too. glibc's own stand behind them.
+extern "C" {
+
+void* __libc_malloc(std::size_t size);
+void* __libc_calloc(std::size_t count, std::size_t size);
+void* __libc_realloc(void* memory, std::size_t size);
+void* __libc_memalign(std::size_t alignment, std::size_t size);
+
+void* malloc(std::size_t size) {
+  ++allocations;
+  return __libc_malloc(size);
+}
+
+void* calloc(std::size_t count, std::size_t size) {
+  ++allocations;
+  return __libc_calloc(count, size);
+}
+
+void* realloc(void* memory, std::size_t size) {
+  ++allocations;
+  return __libc_realloc(memory, size);
+}
+
+void* aligned_alloc(std::size_t alignment, std::size_t size) {
+  ++allocations;
+  return __libc_memalign(alignment, size);
+}
+
+int posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
+  ++allocations;
+  *memory = __libc_memalign(alignment, size);
+  return *memory == nullptr ? ENOMEM : 0;
+}
+
+}  // extern "C"
+
+#endif
+
+namespace batchnorm::test {
+namespace {
+
+template <class F>
+long allocations_in(const F& f) {
+  const long before = allocations;
+  f();
+  return allocations - before;
+}
+
+TEST(Allocation, IsCounted) {
+  EXPECT_GT(allocations_in([] { Eigen::VectorXf(100).setZero(); }), 0);
+  EXPECT_GT(allocations_in([] { std::make_unique<std::vector<int>>(100)->at(3) = 1; }), 0);
+  EXPECT_GT(allocations_in([] { Eigen::Tensor<float, 2>(3, 4).setZero(); }), 0);
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  EXPECT_GT(allocations_in([] { std::make_unique<Line>()->bytes[0] = 1; }), 0);
+}
+
+template <class Scalar>
+void expect_no_allocation_after_the_first(const Layout& layout, const Options& options) {
+  SCOPED_TRACE(text(layout));
+  using Tensor = Eigen::Tensor<Scalar, 3, Eigen::RowMajor>;
+  const auto p = random_problem<Scalar>(layout);
+  const Tensor x = tensor<3, Eigen::RowMajor>(p.x, layout), dy = tensor<3, Eigen::RowMajor>(p.dy, layout);
+  Tensor y, dx;
+  BatchNorm<Scalar> layer(layout.channels(), options);
+  const auto step = [&] {
+    layer.train();
+    layer.zero_gradients();
+    layer.forward(x, y);
+    layer.backward(x, dy, dx);
+    layer.infer(x, y);
+    layer.eval();
+    layer.forward(x, y);
+    layer.backward(x, dy, dx);
+  };
+  EXPECT_GT(allocations_in(step), 0);
+  EXPECT_EQ(allocations_in(step), 0);
+  EXPECT_EQ(allocations_in([&] { layer.gamma() -= Scalar(0.1) * layer.gamma_gradient(); }), 0);
+}
+
+std::vector<Layout> layouts() {
+  return {{{100, 17, 1}, Order::row_major, 1},  {{3, 17, 49}, Order::row_major, 1}, {{1, 2, 100000}, Order::row_major, 1},
+          {{30000, 3, 1}, Order::row_major, 1}, {{300, 64, 9}, Order::row_major, 1}};
+}
+
+TEST(Allocation, NoneAfterTheFirstStep) {
+  for (const Layout& layout : layouts()) {
+    for_each_target([&] {
+      expect_no_allocation_after_the_first<float>(layout, {});
+      expect_no_allocation_after_the_first<double>(layout, {.affine = Affine::none});
+      expect_no_allocation_after_the_first<float>(layout, {.average = none()});
+    });
+  }
+}
+
+TEST(Allocation, NoneInThePhasesWithAWorkspace) {
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(text(layout));
+    using Tensor = Eigen::Tensor<float, 3, Eigen::RowMajor>;
+    const auto p = random_problem<float>(layout);
+    const Tensor x = tensor<3, Eigen::RowMajor>(p.x, layout), dy = tensor<3, Eigen::RowMajor>(p.dy, layout);
+    Tensor y, dx;
+    Moments moments(layout.channels());
+    GradientSums sums(layout.channels());
+    Workspace<float> workspace;
+    const auto step = [&] {
+      collect_moments(x, moments, {}, &workspace);
+      normalize(x, moments, p.gamma, p.beta, y, {}, &workspace);
+      collect_gradients(x, dy, moments, sums, {}, &workspace);
+      input_gradient(x, dy, moments, p.gamma, sums, dx, {}, &workspace);
+    };
+    EXPECT_GT(allocations_in(step), 0);
+    EXPECT_EQ(allocations_in(step), 0);
+  }
+}
+
+}  // namespace
+}  // namespace batchnorm::test
