@@ -1,0 +1,323 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+// The least that each pass of batch normalization can cost: the bare traffic of its reads and writes, with the widest
+// vectors this machine has and hardly any arithmetic. x, dy and out start at cache lines.
+
+namespace ceilings {
+
+using Index = std::ptrdiff_t;
+
+inline constexpr Index line_bytes = 64;
+
+/// Streaming stores do not read a line before writing it, and leave it out of the caches.
+enum class Stores { plain, streaming };
+
+template <class T>
+struct Arrays {
+  const T* x;
+  const T* dy;
+  T* out;
+  Index count;
+  T* sum;  // keeps the compiler from dropping the reads
+};
+
+namespace detail {
+
+template <class T, int Bytes>
+struct VectorType {
+  typedef T type __attribute__((vector_size(Bytes)));
+};
+template <class T>
+struct VectorType<T, 0> {
+  using type = T;
+};
+
+/// One vector; with Bytes 0 one value, for what is left at the end.
+template <class T, int Bytes>
+struct Lanes {
+  using V = typename VectorType<T, Bytes>::type;
+  static constexpr Index count = Bytes == 0 ? 1 : Bytes / static_cast<Index>(sizeof(T));
+
+  [[gnu::always_inline]] static void load(V& v, const T* from) { std::memcpy(&v, from, sizeof v); }
+
+  template <Stores stores>
+  [[gnu::always_inline]] static void store(T* to, const V& v) {
+    if constexpr (stores == Stores::plain || Bytes == 0) {
+      std::memcpy(to, &v, sizeof v);
+    } else {
+#if defined(__clang__)
+      __builtin_nontemporal_store(v, reinterpret_cast<V*>(to));
+#elif defined(__x86_64__)
+      // GCC's intrinsics of an instruction set do not inline into a template that names none.
+      if constexpr (Bytes == 16) {
+        asm("movntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "x"(v));
+      } else {
+        asm("vmovntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "v"(v));
+      }
+#else
+      std::memcpy(to, &v, sizeof v);
+#endif
+    }
+  }
+};
+
+/// Vectors per turn of a loop: enough to keep both load ports busy.
+inline constexpr Index unroll = 8;
+
+/// Sums of vectors, in registers.
+template <class T, class L>
+class Sums {
+ public:
+  [[gnu::always_inline]] void add(Index k, const typename L::V& v) { sums_[k] += v; }
+
+  [[gnu::always_inline]] void finish(T* to) const {
+    for (const typename L::V& sum : sums_) {
+      if constexpr (L::count == 1) {
+        *to += sum;
+      } else {
+        for (Index lane = 0; lane < L::count; ++lane) *to += sum[lane];
+      }
+    }
+  }
+
+ private:
+  typename L::V sums_[unroll] = {};
+};
+
+/// sum of x: reads x once.
+struct Read {
+  template <class T, class L>
+  struct On {
+    Sums<T, L> sums;
+    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
+      typename L::V x;
+      L::load(x, a.x + i);
+      sums.add(k, x);
+    }
+    [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
+  };
+};
+
+/// sum of x * dy: reads x and dy once.
+struct ReadTwo {
+  template <class T, class L>
+  struct On {
+    Sums<T, L> sums;
+    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
+      typename L::V x, dy;
+      L::load(x, a.x + i);
+      L::load(dy, a.dy + i);
+      sums.add(k, x * dy);
+    }
+    [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
+  };
+};
+
+/// Orders streaming stores before what follows, as whoever uses them must.
+template <Stores stores>
+[[gnu::always_inline]] inline void fence() {
+#if defined(__x86_64__)
+  if constexpr (stores == Stores::streaming) asm volatile("sfence" ::: "memory");
+#endif
+}
+
+/// out = 1.25 x + 0.5: reads x and writes out once.
+template <Stores stores>
+struct Copy {
+  template <class T, class L>
+  struct On {
+    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index) {
+      typename L::V x;
+      L::load(x, a.x + i);
+      L::template store<stores>(a.out + i, x * T(1.25) + T(0.5));
+    }
+    [[gnu::always_inline]] void finish(const Arrays<T>&) const { fence<stores>(); }
+  };
+};
+
+/// out = 1.25 x + 0.75 dy + 0.5: reads x and dy and writes out once.
+template <Stores stores>
+struct Combine {
+  template <class T, class L>
+  struct On {
+    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index) {
+      typename L::V x, dy;
+      L::load(x, a.x + i);
+      L::load(dy, a.dy + i);
+      L::template store<stores>(a.out + i, x * T(1.25) + dy * T(0.75) + T(0.5));
+    }
+    [[gnu::always_inline]] void finish(const Arrays<T>&) const { fence<stores>(); }
+  };
+};
+
+template <class Kernel, int Bytes, class T>
+[[gnu::always_inline]] inline void sweep(const Arrays<T>& a) {
+  using L = Lanes<T, Bytes>;
+  typename Kernel::template On<T, L> kernel;
+  Index i = 0;
+  for (; i + unroll * L::count <= a.count; i += unroll * L::count) {
+#pragma GCC unroll 8
+    for (Index k = 0; k < unroll; ++k) kernel.step(a, i + k * L::count, k);
+  }
+  for (; i + L::count <= a.count; i += L::count) kernel.step(a, i, 0);
+  kernel.finish(a);
+
+  typename Kernel::template On<T, Lanes<T, 0>> rest;
+  for (; i < a.count; ++i) rest.step(a, i, 0);
+  rest.finish(a);
+}
+
+template <class Kernel, class T>
+[[gnu::noinline]] void run_baseline(const Arrays<T>& arrays) {
+  sweep<Kernel, 16>(arrays);
+}
+
+#if defined(__x86_64__)
+template <class Kernel, class T>
+[[gnu::noinline, gnu::target("avx2,fma")]] void run_avx2(const Arrays<T>& arrays) {
+  sweep<Kernel, 32>(arrays);
+}
+
+template <class Kernel, class T>
+[[gnu::noinline, gnu::target("avx2,fma,avx512f")]] void run_avx512(const Arrays<T>& arrays) {
+  sweep<Kernel, 64>(arrays);
+}
+#endif
+
+inline int widest_vector() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return 64;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 32;
+#endif
+  return 16;
+}
+
+template <class Kernel, class T>
+void run(const Arrays<T>& arrays) {
+#if defined(__x86_64__)
+  static const int bytes = widest_vector();
+  if (bytes == 64) return run_avx512<Kernel>(arrays);
+  if (bytes == 32) return run_avx2<Kernel>(arrays);
+#endif
+  run_baseline<Kernel>(arrays);
+}
+
+}  // namespace detail
+
+template <class T>
+void read(const Arrays<T>& arrays) {
+  detail::run<detail::Read>(arrays);
+}
+
+template <class T>
+void read_two(const Arrays<T>& arrays) {
+  detail::run<detail::ReadTwo>(arrays);
+}
+
+template <class T>
+void copy(Stores stores, const Arrays<T>& arrays) {
+  if (stores == Stores::plain) return detail::run<detail::Copy<Stores::plain>>(arrays);
+  detail::run<detail::Copy<Stores::streaming>>(arrays);
+}
+
+template <class T>
+void combine(Stores stores, const Arrays<T>& arrays) {
+  if (stores == Stores::plain) return detail::run<detail::Combine<Stores::plain>>(arrays);
+  detail::run<detail::Combine<Stores::streaming>>(arrays);
+}
+
+/// Training forward: its statistics take one read, its normalization a copy.
+template <class T>
+void training(Stores stores, const Arrays<T>& arrays) {
+  read(arrays);
+  copy(stores, arrays);
+}
+
+template <class T>
+void inference(Stores stores, const Arrays<T>& arrays) {
+  copy(stores, arrays);
+}
+
+/// Backward: its sums read x and dy, its gradient reads both again and writes.
+template <class T>
+void backward(Stores stores, const Arrays<T>& arrays) {
+  read_two(arrays);
+  combine(stores, arrays);
+}
+
+/// Part `k` of `parts` nearly equal ones, cut at cache lines.
+template <class T>
+Arrays<T> part_of(const Arrays<T>& arrays, int k, int parts) {
+  constexpr Index line = line_bytes / static_cast<Index>(sizeof(T));
+  const auto bound = [&](Index i) { return i == parts ? arrays.count : arrays.count * i / parts / line * line; };
+  const Index begin = bound(k), count = bound(k + 1) - begin;
+  // The sums lie a line apart: threads that share a line slow each other down.
+  return {arrays.x + begin, arrays.dy + begin, arrays.out + begin, count, arrays.sum + k * line};
+}
+
+/// Threads that start sooner than those of any thread pool: they spin a while before they sleep.
+class Team {
+ public:
+  explicit Team(int threads) {
+    for (int k = 1; k < threads; ++k) helpers_.emplace_back([this, k] { help(k); });
+  }
+  ~Team() {
+    start(nullptr, nullptr);
+    for (std::thread& helper : helpers_) helper.join();
+  }
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int threads() const { return static_cast<int>(helpers_.size()) + 1; }
+
+  /// task(k) on thread k, for all of them.
+  template <class Task>
+  void run(const Task& task) {
+    if (helpers_.empty()) return task(0);
+    busy_.store(static_cast<int>(helpers_.size()));
+    start([](const void* of, int k) { (*static_cast<const Task*>(of))(k); }, &task);
+    task(0);
+    while (busy_.load() > 0) pause();
+  }
+
+ private:
+  using Call = void (*)(const void*, int);
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  void start(Call call, const void* task) {
+    call_ = call;
+    task_ = task;
+    ++round_;
+    round_.notify_all();
+  }
+
+  void help(int k) {
+    constexpr int spins = 2000;
+    for (unsigned seen = 0;; ++seen) {
+      for (int spin = 0; spin < spins && round_.load() == seen; ++spin) pause();
+      round_.wait(seen);
+      if (call_ == nullptr) return;
+      call_(task_, k);
+      --busy_;
+    }
+  }
+
+  Call call_ = nullptr;
+  const void* task_ = nullptr;
+  std::atomic<unsigned> round_{0};
+  std::atomic<int> busy_{0};
+  std::vector<std::thread> helpers_;
+};
+
+}  // namespace ceilings
