@@ -3,7 +3,7 @@
 
 int main() {
   Eigen::Tensor<float, 4, Eigen::RowMajor> x(32, 64, 56, 56), y, dy(32, 64, 56, 56), dx;  // N, C, H, W
-  for (int i = 0; i < x.size(); ++i) x.data()[i] = 100 + i % 7, dy.data()[i] = i % 5;
+  for (int i = 0; i < x.size(); ++i) x.data()[i] = 100 + float(i % 7), dy.data()[i] = float(i % 5);
   batchnorm::BatchNorm<float> layer(64);  // channels on axis 1, epsilon 1e-5: PyTorch's defaults
   layer.forward(x, y);                    // training: batch statistics; the running ones follow
   layer.backward(x, dy, dx);              // dx; adds to gamma_gradient() and beta_gradient()

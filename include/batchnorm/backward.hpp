@@ -62,8 +62,7 @@ struct FillInputGradient {
       to[InputGradientFormula::inv_std][c] = static_cast<Compute>(inv_std);
       to[InputGradientFormula::scale][c] = static_cast<Compute>(scale);
       to[InputGradientFormula::xhat_scale][c] = static_cast<Compute>(xhat_scale);
-      to[InputGradientFormula::shift][c] =
-          static_cast<Compute>(-scale * (sums.dy[c] * inv_count) - rest * xhat_scale);
+      to[InputGradientFormula::shift][c] = static_cast<Compute>(-scale * (sums.dy[c] * inv_count) - rest * xhat_scale);
     }
   }
 };
@@ -104,8 +103,7 @@ void collect_gradients(const D& device, const PairOf<T>& x_dy, const MomentsView
   if (shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(x_dy), 2);
   run(device, partition,
-      Reduction<T, GradientFormula>(partition, x_dy, moments.mean, sums.dy.data(), sums.dy_centered.data()),
-      workspace);
+      Reduction<T, GradientFormula>(partition, x_dy, moments.mean, sums.dy.data(), sums.dy_centered.data()), workspace);
 }
 
 template <Device D, class T>
@@ -132,8 +130,7 @@ void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& 
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
   const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 3>{x_dy[0], x_dy[1], dx}), 2);
   run(device, partition,
-      Reduction<T, GradientFormula>(partition, x_dy, fill.moments.mean, sums.dy.data(),
-                                    sums.dy_centered.data()),
+      Reduction<T, GradientFormula>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       Map<T, InputGradientFormula>(partition, x_dy, dx), fill, workspace);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 // Batch normalization for Eigen tensors. The public headers, in reading order:
+// clang-format off
 #include "batchnorm/version.hpp"
 #include "batchnorm/error.hpp"
 #include "batchnorm/options.hpp"

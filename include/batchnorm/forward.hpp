@@ -58,8 +58,8 @@ void collect_moments(const D& device, const View<const T>& x, BasicMoments<Stati
   prepare(moments, x.shape);
   if (x.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(std::array{x}), 1);
-  run(device, partition,
-      Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()), workspace);
+  run(device, partition, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
+      workspace);
 }
 
 template <Device D, class T>
@@ -72,14 +72,12 @@ void normalize(const D& device, const View<const T>& x, const View<T>& y, const 
 
 /// collect_moments and normalize, together where the cache allows.
 template <Device D, class T>
-void normalize_batch(const D& device, const View<const T>& x, const View<T>& y,
-                     BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
-                     Workspace<T>& workspace) {
+void normalize_batch(const D& device, const View<const T>& x, const View<T>& y, BasicMoments<StatisticOf<T>>& moments,
+                     const Parameters<T>& parameters, double epsilon, Workspace<T>& workspace) {
   prepare(moments, x.shape);
   if (x.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 2>{x, y}), 1);
-  run(device, partition,
-      Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
+  run(device, partition, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
       Map<T, NormalizeFormula>(partition, {x}, y), FillNormalize<T>{view_of(moments), parameters, epsilon}, workspace);
 }
 
@@ -144,10 +142,11 @@ void normalize(const D& device, const X& x, const BasicMoments<StatisticOf<detai
   detail::check_overlap(function, "y", y, "x", x);
   detail::resize_like(y, x);
   detail::WorkspaceOrOwn<T> memory(workspace);
-  detail::normalize(device, x_view, detail::view_of(y, axis),
-                    detail::FillNormalize<T>{detail::view_of(moments), {detail::data_or_null(gamma), detail::data_or_null(beta)},
-                                             options.epsilon},
-                    memory.get());
+  detail::normalize(
+      device, x_view, detail::view_of(y, axis),
+      detail::FillNormalize<T>{
+          detail::view_of(moments), {detail::data_or_null(gamma), detail::data_or_null(beta)}, options.epsilon},
+      memory.get());
 }
 
 /// On the calling thread.

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "batchnorm/detail/eigen.hpp"
 #include "batchnorm/error.hpp"
 
 namespace batchnorm {
@@ -21,12 +21,17 @@ struct RunningAverage {
   double weight(Index batch) const {
     const double t = static_cast<double>(batch);
     switch (rule) {
-      case Rule::constant: return value;
-      case Rule::cumulative: return 1 / t;
+      case Rule::constant:
+        return value;
+      case Rule::cumulative:
+        return 1 / t;
       // h <- (1 - a) h + a b with r = h / (1 - (1 - a)^t) is this weight on b, and 1 minus it on the last r.
-      case Rule::debiased: return value == 0 ? 0 : value / -std::expm1(t * std::log1p(-value));
-      case Rule::windowed: return 1 / std::min(t, value);
-      case Rule::none: return 0;
+      case Rule::debiased:
+        return value == 0 ? 0 : value / -std::expm1(t * std::log1p(-value));
+      case Rule::windowed:
+        return 1 / std::min(t, value);
+      case Rule::none:
+        return 0;
     }
     return 0;
   }

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <cstddef>
 #include <new>
 #include <type_traits>
 #include <vector>
 
+#include "batchnorm/detail/eigen.hpp"
 #include "batchnorm/options.hpp"
 
 namespace batchnorm {

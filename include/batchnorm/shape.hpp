@@ -1,12 +1,11 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <array>
 #include <cstdint>
 #include <string>
 #include <type_traits>
-#include <unsupported/Eigen/CXX11/Tensor>
 
+#include "batchnorm/detail/eigen.hpp"
 #include "batchnorm/error.hpp"
 #include "batchnorm/options.hpp"
 
@@ -33,11 +32,7 @@ struct View {
   Index outer_stride;
   Index channel_stride;
 
-  operator View<const T>() const
-    requires(!std::is_const_v<T>)
-  {
-    return {data, shape, outer_stride, channel_stride};
-  }
+  operator View<const T>() const requires(!std::is_const_v<T>) { return {data, shape, outer_stride, channel_stride}; }
   bool dense_rows() const { return shape.outer <= 1 || outer_stride == shape.channels * shape.inner; }
   bool dense_channels() const { return shape.channels <= 1 || channel_stride == shape.inner; }
 };
@@ -80,9 +75,9 @@ constexpr bool is_dense_rank_2() {
 }
 
 template <class X>
-  requires(is_dense_rank_2<X>())
-struct TensorTraits<X>
-    : EigenTensorTraits<typename X::Scalar, 2, X::IsRowMajor, std::is_base_of_v<Eigen::PlainObjectBase<X>, X>> {};
+requires(is_dense_rank_2<X>()) struct TensorTraits<X>
+    : EigenTensorTraits<typename X::Scalar, 2, X::IsRowMajor, std::is_base_of_v<Eigen::PlainObjectBase<X>, X>> {
+};
 
 template <class X>
 using TraitsOf = TensorTraits<std::remove_cvref_t<X>>;

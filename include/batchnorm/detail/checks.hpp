@@ -64,7 +64,7 @@ constexpr bool is_resizable() {
   if constexpr (is_dense_rank_2<Plain>()) {
     return TraitsOf<Plain>::owning && Plain::SizeAtCompileTime == Eigen::Dynamic;
   } else {
-    return TraitsOf<Plain>::owning && requires(Plain& y, Dimensions<Plain> dims) { y.resize(dims); };
+    return TraitsOf<Plain>::owning && requires(Plain & y, Dimensions<Plain> dims) { y.resize(dims); };
   }
 }
 

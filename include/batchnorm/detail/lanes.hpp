@@ -73,9 +73,9 @@ struct Lanes {
   using Compute = Compute_;
   static constexpr int bytes = Bytes;
   static constexpr int count = Bytes == 0 ? 1 : Bytes / static_cast<int>(sizeof(T));
-  using V = typename VectorType<Compute, Bytes == 0 ? 0 : count * static_cast<int>(sizeof(Compute))>::type;
+  using V = typename VectorType<Compute, Bytes == 0 ? 0 : count* static_cast<int>(sizeof(Compute))>::type;
   /// The same lanes over an array of Compute.
-  using Computed = Lanes<Compute, Compute, Bytes == 0 ? 0 : count * static_cast<int>(sizeof(Compute))>;
+  using Computed = Lanes<Compute, Compute, Bytes == 0 ? 0 : count* static_cast<int>(sizeof(Compute))>;
   /// Vectors in a pack: as many values as the widest register holds.
   static constexpr int per_pack = Bytes == 0 ? 1 : pack_bytes / Bytes;
 

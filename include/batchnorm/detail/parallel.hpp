@@ -10,7 +10,9 @@ namespace batchnorm {
 
 /// Eigen::DefaultDevice, Eigen::ThreadPoolDevice, or anything with their numThreads() and enqueueNoNotification().
 template <class D>
-concept Device = std::is_same_v<D, Eigen::DefaultDevice> || requires(const D& device) { device.numThreads(); };
+concept Device = std::is_same_v<D, Eigen::DefaultDevice> || requires(const D& device) {
+  device.numThreads();
+};
 
 namespace detail {
 

@@ -56,7 +56,8 @@ class Reduction {
 
   Index computes(Index workers) const { return workers * 5 * Slices<Compute>::padded(scratch_length(partition_)); }
   Index statistics(Index workers) const {
-    const Index slots = partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
+    const Index slots =
+        partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
     return Slices<Statistic>::padded(slots) + workers * 5 * Slices<Statistic>::padded(scratch_length(partition_));
   }
 
@@ -69,7 +70,10 @@ class Reduction {
   void part(Index k, Index worker) const {
     const bool final = partition_.whole_channels();
     Statistic* const part_slot = slot(k / partition_.channel_parts);
-    PartReduction<T, Compute, Statistic, Formula>{partition_.grid, partition_[k], in_, mean_,
+    PartReduction<T, Compute, Statistic, Formula>{partition_.grid,
+                                                  partition_[k],
+                                                  in_,
+                                                  mean_,
                                                   final ? first_ : part_slot,
                                                   final ? second_ : part_slot + partition_.grid.shape.channels,
                                                   scratch(worker)}

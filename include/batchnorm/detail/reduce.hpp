@@ -89,7 +89,8 @@ class PartReduction {
   }
 
   /// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. First from
-  /// samples all over the runs, for their beginning may be a border. Then from the values so far: a constant stays exact.
+  /// samples all over the runs, for their beginning may be a border. Then from the values so far: a constant stays
+  /// exact.
   Compute find_center(Index c, const Inputs& runs, Index before) const {
     if constexpr (!Formula::finds_mean) return static_cast<Compute>(mean[c]);
     if (before > 0) return static_cast<Compute>(first[c]);
@@ -213,8 +214,8 @@ class PartReduction {
   }
 
   /// The sums in Statistic, one value at a time, for a block that left the range of Compute.
-  [[gnu::noinline, gnu::cold]] static void sum_wide(const Inputs& lines, const Statistic& mean,
-                                                    Statistic& block_first, Statistic& block_second) {
+  [[gnu::noinline, gnu::cold]] static void sum_wide(const Inputs& lines, const Statistic& mean, Statistic& block_first,
+                                                    Statistic& block_second) {
     const Statistic center = Formula::finds_mean ? static_cast<Statistic>(*lines.in[0]) : mean;
     Statistic sum(0), product_sum(0);
     for (Index line = 0; line < lines.lines; ++line) {

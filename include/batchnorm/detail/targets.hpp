@@ -17,8 +17,8 @@ inline const char* name(Target target) {
 
 namespace detail {
 
-// One function per instruction set: it compiles Kernel::run for it. The kernel is always inlined there, and so takes its
-// instruction set from the attribute, whatever -m flags the file has.
+// One function per instruction set: it compiles Kernel::run for it. The kernel is always inlined there, and so takes
+// its instruction set from the attribute, whatever -m flags the file has.
 template <class Kernel>
 [[gnu::noinline]] void run_scalar(const Kernel& kernel) {
   kernel.template run<0>();
@@ -72,8 +72,8 @@ inline Target active_target() { return detail::target_in_use().load(std::memory_
 /// Throws: batchnorm::Error when this machine lacks it; then nothing changes.
 inline void set_target(Target target) {
   if (target > detail::best_target()) {
-    detail::fail("set_target", std::string("target is ") + name(target) + "; the best one here is " +
-                                   name(detail::best_target()));
+    detail::fail("set_target",
+                 std::string("target is ") + name(target) + "; the best one here is " + name(detail::best_target()));
   }
   detail::target_in_use().store(target, std::memory_order_relaxed);
 }
@@ -82,8 +82,8 @@ namespace detail {
 
 /// Whether kernels for this scalar use vectors at all.
 template <class Scalar>
-inline constexpr bool has_vectors =
-    BATCHNORM_VECTORS && (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
+inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
+                                    (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
 
 /// Runs a kernel with the vectors of the active target; with single values where `length`, its contiguous values, is
 /// less than one vector of the widest target.
@@ -95,11 +95,15 @@ void dispatch(const Kernel& kernel, Index length) {
     if (length >= pack_bytes / static_cast<Index>(sizeof(Scalar))) {
       switch (active_target()) {
 #if BATCHNORM_X86
-        case Target::avx512: return run_avx512(kernel);
-        case Target::avx2: return run_avx2(kernel);
+        case Target::avx512:
+          return run_avx512(kernel);
+        case Target::avx2:
+          return run_avx2(kernel);
 #endif
-        case Target::baseline: return run_baseline(kernel);
-        default: break;
+        case Target::baseline:
+          return run_baseline(kernel);
+        default:
+          break;
       }
     }
   }
