@@ -3,15 +3,8 @@
 #include <cstdlib>
 #include <memory>
 
+#include "sanitizers.hpp"
 #include "step.hpp"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define BATCHNORM_TEST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define BATCHNORM_TEST_SANITIZED 1
-#endif
-#endif
 
 namespace {
 
@@ -19,7 +12,7 @@ thread_local long allocations = 0;
 
 }  // namespace
 
-#if defined(BATCHNORM_TEST_SANITIZED)
+#if defined(BATCHNORM_TEST_ADDRESS_SANITIZER) || defined(BATCHNORM_TEST_THREAD_SANITIZER)
 
 // A sanitizer brings its own malloc, and hooks into it.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, std::size_t),
@@ -27,7 +20,7 @@ extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const
 
 namespace {
 
-const int hooks_installed = __sanitizer_install_malloc_and_free_hooks(
+[[maybe_unused]] const int hooks_installed = __sanitizer_install_malloc_and_free_hooks(
     [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
 
 }  // namespace
@@ -116,8 +109,11 @@ void expect_no_allocation_after_the_first(const Layout& layout, const Options& o
 }
 
 std::vector<Layout> layouts() {
-  return {{{100, 17, 1}, Order::row_major, 1},  {{3, 17, 49}, Order::row_major, 1}, {{1, 2, 100000}, Order::row_major, 1},
-          {{30000, 3, 1}, Order::row_major, 1}, {{300, 64, 9}, Order::row_major, 1}};
+  return {{{100, 17, 1}, Order::row_major, 1},
+          {{3, 17, 49}, Order::row_major, 1},
+          {{1, 2, 100000}, Order::row_major, 1},
+          {{30000, 3, 1}, Order::row_major, 1},
+          {{300, 64, 9}, Order::row_major, 1}};
 }
 
 TEST(Allocation, NoneAfterTheFirstStep) {

@@ -33,9 +33,7 @@ TEST(Errors, Channels) {
 }
 
 TEST(Errors, Epsilon) {
-  const auto with_epsilon = [](double epsilon) {
-    return error_of([=] { BatchNorm<float>(3, {.epsilon = epsilon}); });
-  };
+  const auto with_epsilon = [](double epsilon) { return error_of([=] { BatchNorm<float>(3, {.epsilon = epsilon}); }); };
   EXPECT_EQ(with_epsilon(-1e-5), "batchnorm::BatchNorm: epsilon is -1e-05; it must be finite and not negative");
   EXPECT_EQ(with_epsilon(std::numeric_limits<double>::infinity()),
             "batchnorm::BatchNorm: epsilon is inf; it must be finite and not negative");
@@ -310,7 +308,8 @@ TEST_F(LayerErrors, Phases) {
   collect_moments(x, moments);
   collect_gradients(x, dy, moments, sums);
   const Tensor wrong = random(4, 3, 5, 2);
-  const std::string f = "batchnorm::normalize: ", g = "batchnorm::collect_gradients: ", h = "batchnorm::input_gradient: ";
+  const std::string f = "batchnorm::normalize: ", g = "batchnorm::collect_gradients: ",
+                    h = "batchnorm::input_gradient: ";
 
   expect_error(f + "moments.mean has length 4; " + wanted, [&] { normalize(x, long_moments, absent, absent, y); });
   expect_error(f + "gamma has length 4; " + wanted, [&] { normalize(x, moments, long_vector, absent, y); });
@@ -322,7 +321,8 @@ TEST_F(LayerErrors, Phases) {
   expect_error(g + "moments.mean has length 4; " + wanted, [&] { collect_gradients(x, dy, long_moments, sums); });
   expect_error(g + "dy is 4x3x5x2; x is 4x3x2x5", [&] { collect_gradients(x, wrong, moments, sums); });
 
-  expect_error(h + "moments.mean has length 4; " + wanted, [&] { input_gradient(x, dy, long_moments, absent, sums, dx); });
+  expect_error(h + "moments.mean has length 4; " + wanted,
+               [&] { input_gradient(x, dy, long_moments, absent, sums, dx); });
   expect_error(h + "gamma has length 4; " + wanted, [&] { input_gradient(x, dy, moments, long_vector, sums, dx); });
   expect_error(h + "sums.dy has length 4; " + wanted, [&] { input_gradient(x, dy, moments, absent, long_sums, dx); });
   expect_error(h + "dy is 4x3x5x2; x is 4x3x2x5", [&] { input_gradient(x, wrong, moments, absent, sums, dx); });

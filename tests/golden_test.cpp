@@ -36,8 +36,7 @@ template <class Scalar, int Rank>
 void follow(const golden::Run& run, golden::Outputs golden::Step::*outputs, double tolerance) {
   constexpr Scalar rate = Scalar(0.5);
   const Layout layout{run.dims, Order::row_major, 1};
-  BatchNorm<Scalar> layer(layout.channels(),
-                          {.epsilon = run.epsilon, .average = run.average, .affine = run.affine});
+  BatchNorm<Scalar> layer(layout.channels(), {.epsilon = run.epsilon, .average = run.average, .affine = run.affine});
   if (run.affine == Affine::scale_and_shift) {
     layer.gamma() = flat<Scalar>(run.gamma);
     layer.beta() = flat<Scalar>(run.beta);
@@ -61,10 +60,17 @@ template <class Scalar>
 void follow_every_run(golden::Outputs golden::Step::*outputs, double tolerance) {
   for (const golden::Run& run : golden::runs) {
     switch (run.dims.size()) {
-      case 2: follow<Scalar, 2>(run, outputs, tolerance); break;
-      case 3: follow<Scalar, 3>(run, outputs, tolerance); break;
-      case 4: follow<Scalar, 4>(run, outputs, tolerance); break;
-      default: follow<Scalar, 5>(run, outputs, tolerance);
+      case 2:
+        follow<Scalar, 2>(run, outputs, tolerance);
+        break;
+      case 3:
+        follow<Scalar, 3>(run, outputs, tolerance);
+        break;
+      case 4:
+        follow<Scalar, 4>(run, outputs, tolerance);
+        break;
+      default:
+        follow<Scalar, 5>(run, outputs, tolerance);
     }
   }
 }

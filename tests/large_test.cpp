@@ -1,4 +1,5 @@
 // Tensors beyond the caches, and beyond 2^31 elements.
+#include "sanitizers.hpp"
 #include "step.hpp"
 
 #if defined(__linux__)
@@ -20,9 +21,7 @@ class Framed {
     memory_.segment(offset_, values.size()) = values;
   }
 
-  Map map(const Layout& layout) {
-    return Map(memory_.data() + offset_, layout.dim(0), layout.dim(1), layout.dim(2));
-  }
+  Map map(const Layout& layout) { return Map(memory_.data() + offset_, layout.dim(0), layout.dim(1), layout.dim(2)); }
   bool holds(const Flat<float>& values) const {
     const Index end = offset_ + values.size();
     return (memory_.segment(offset_, values.size()) == values).all() && (memory_.head(offset_) == -77).all() &&
@@ -37,8 +36,10 @@ class Framed {
 
 /// Outputs so large that they may be written past the caches, where alignment matters.
 TEST(Large, SameBitsAtAnyAlignment) {
-  for (const Layout& layout : {Layout{{70001, 17, 1}, Order::row_major, 1}, {{3, 7, 59001}, Order::row_major, 1},
-                               {{130, 33, 289}, Order::row_major, 1}, {{20000, 64, 1}, Order::row_major, 1}}) {
+  for (const Layout& layout : {Layout{{70001, 17, 1}, Order::row_major, 1},
+                               {{3, 7, 59001}, Order::row_major, 1},
+                               {{130, 33, 289}, Order::row_major, 1},
+                               {{20000, 64, 1}, Order::row_major, 1}}) {
     SCOPED_TRACE(text(layout));
     const auto p = random_problem<float>(layout);
     const Flat<float> untouched = Flat<float>::Zero(p.x.size());
@@ -58,7 +59,7 @@ TEST(Large, SameBitsAtAnyAlignment) {
 }
 
 // ThreadSanitizer would need several times this memory for its own.
-#if defined(__linux__) && !defined(__SANITIZE_THREAD__)
+#if defined(__linux__) && !defined(BATCHNORM_TEST_THREAD_SANITIZER)
 
 /// One stretch of memory, seen again and again in a range of addresses far larger than itself.
 class RepeatedMemory {

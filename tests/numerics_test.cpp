@@ -12,12 +12,9 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 
 /// Many rows, long runs, short runs, and a tensor below one tile.
 std::vector<Layout> layouts() {
-  return {{{600, 17}, Order::row_major, 1},
-          {{600, 17}, Order::col_major, 1},
-          {{4, 5, 20, 20}, Order::row_major, 1},
-          {{2, 3, 96, 96}, Order::row_major, 1},
-          {{31, 16, 3, 3}, Order::row_major, 1},
-          {{5, 3}, Order::row_major, 1}};
+  return {{{600, 17}, Order::row_major, 1},      {{600, 17}, Order::col_major, 1},
+          {{4, 5, 20, 20}, Order::row_major, 1}, {{2, 3, 96, 96}, Order::row_major, 1},
+          {{31, 16, 3, 3}, Order::row_major, 1}, {{5, 3}, Order::row_major, 1}};
 }
 
 template <class Scalar>
@@ -69,7 +66,8 @@ TEST(Numerics, EveryChannelItsOwnMagnitude) {
   expect_accurate(problems<float>(
       [](const Layout& layout) {
         auto x = normal_values<float>(layout, 1, 1);
-        for (Index i = 0; i < x.size(); ++i) x[i] *= std::pow(10.f, static_cast<float>(layout.channel_of(i) * 4 % 37) - 18);
+        for (Index i = 0; i < x.size(); ++i)
+          x[i] *= std::pow(10.f, static_cast<float>(layout.channel_of(i) * 4 % 37) - 18);
         return x;
       },
       0));
@@ -134,9 +132,9 @@ TEST(Numerics, OneChannelFarFromTheRest) {
 template <class Scalar>
 void expect_constant_channels_give_beta(const Layout& layout, std::size_t first) {
   using Limits = std::numeric_limits<Scalar>;
-  const std::array constants = {Scalar(10.1),       Scalar(1000.1),      Scalar(-1e-7),
-                                Scalar(1e30),       Scalar(0),           Scalar(1) / 3,
-                                Limits::denorm_min(), Limits::min() * Scalar(0.7), Limits::max(), Limits::lowest()};
+  const std::array constants = {Scalar(10.1),  Scalar(1000.1),  Scalar(-1e-7),        Scalar(1e30),
+                                Scalar(0),     Scalar(1) / 3,   Limits::denorm_min(), Limits::min() * Scalar(0.7),
+                                Limits::max(), Limits::lowest()};
   Problem<Scalar> p = random_problem<Scalar>(layout);
   for (Index i = 0; i < p.x.size(); ++i) {
     const auto c = static_cast<std::size_t>(layout.channel_of(i));

@@ -131,9 +131,7 @@ inline Gradients backward(const Layout& layout, const Values& x, const Values& d
     dx.unit[i] = std::abs(scale) * std::max({std::abs(dy[i]), std::sqrt(dbeta_squares[c] / count),
                                              std::abs(through_mean), std::abs(through_var)});
   }
-  return {dx,
-          {dgamma, dgamma.abs().max(dgamma_squares.sqrt())},
-          {dbeta, dbeta.abs().max(dbeta_squares.sqrt())}};
+  return {dx, {dgamma, dgamma.abs().max(dgamma_squares.sqrt())}, {dbeta, dbeta.abs().max(dbeta_squares.sqrt())}};
 }
 
 }  // namespace oracle

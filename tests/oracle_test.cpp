@@ -65,8 +65,7 @@ TEST(Oracle, GradientsAreThoseOfForward) {
         const Statistics s = kind == Statistic::constant ? other : statistics(layout, at);
         return (forward(layout, at, s, scale, shift, epsilon).value * dy).sum();
       };
-      const Gradients g =
-          backward(layout, x, dy, kind == Statistic::constant ? other : batch, gamma, epsilon, kind);
+      const Gradients g = backward(layout, x, dy, kind == Statistic::constant ? other : batch, gamma, epsilon, kind);
       using batchnorm::test::finite_differences;
       const Values dx = finite_differences([&](const Values& at) { return loss(at, gamma, beta); }, x, step);
       const Values dgamma = finite_differences([&](const Values& at) { return loss(x, at, beta); }, gamma, step);

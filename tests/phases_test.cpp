@@ -33,8 +33,8 @@ TEST(Moments, StartWithoutValues) {
 
 TEST(Moments, OfPartsMergeIntoThoseOfTheWhole) {
   const Table t;
-  for (const std::vector<Index>& cuts : {std::vector<Index>{0, 300, 611}, {0, 1, 2, 611}, {0, 0, 610, 610, 611},
-                                         {0, 50, 100, 150, 200, 400, 611}}) {
+  for (const std::vector<Index>& cuts :
+       {std::vector<Index>{0, 300, 611}, {0, 1, 2, 611}, {0, 0, 610, 610, 611}, {0, 50, 100, 150, 200, 400, 611}}) {
     Moments merged(5);
     for (std::size_t part = 0; part + 1 < cuts.size(); ++part) {
       Moments moments(5);
@@ -134,13 +134,12 @@ TEST(Phases, HalvesWithMergedStatisticsAnswerLikeTheWhole) {
   const Values real_x = real(t.problem.x), real_dy = real(t.problem.dy);
   const Real epsilon = static_cast<Real>(Options{}.epsilon);
   const auto expected = oracle::forward(table, real_x, t.batch, real(gamma), real(beta), epsilon);
-  const auto gradients = oracle::backward(table, real_x, real_dy, t.batch, real(gamma), epsilon,
-                                          oracle::Statistic::of_the_batch);
+  const auto gradients =
+      oracle::backward(table, real_x, real_dy, t.batch, real(gamma), epsilon, oracle::Statistic::of_the_batch);
   EXPECT_LE(error(y.reshaped<Eigen::RowMajor>(), expected), tolerance<float>(Quantity::tensor));
   EXPECT_LE(error(dx.reshaped<Eigen::RowMajor>(), gradients.dx), tolerance<float>(Quantity::tensor));
   EXPECT_LE(error(sums.dy, gradients.dbeta), tolerance<float>(Quantity::parameter_gradient));
-  const Eigen::VectorXd dgamma =
-      sums.dy_centered.array() / (moments.var().array() + Options{}.epsilon).sqrt();
+  const Eigen::VectorXd dgamma = sums.dy_centered.array() / (moments.var().array() + Options{}.epsilon).sqrt();
   EXPECT_LE(error(dgamma, gradients.dgamma), tolerance<float>(Quantity::parameter_gradient));
 }
 

@@ -8,7 +8,8 @@ namespace batchnorm::test {
 namespace {
 
 std::vector<Layout> layouts() {
-  return {{{300, 17}, Order::row_major, 1}, {{6, 5, 9, 11}, Order::row_major, 1}, {{40, 3, 3, 16}, Order::row_major, -1}};
+  return {
+      {{300, 17}, Order::row_major, 1}, {{6, 5, 9, 11}, Order::row_major, 1}, {{40, 3, 3, 16}, Order::row_major, -1}};
 }
 
 /// Two results for the same problem: both carry an error.

@@ -16,7 +16,7 @@ namespace batchnorm::test {
 /// Everything a layer puts out in a training step, and then in eval mode on the same tensor.
 template <class Scalar>
 struct Step {
-  using Statistic = typename std::conditional_t<std::is_same_v<Scalar, long double>, long double, double>;
+  using Statistic = StatisticOf<Scalar>;
   Flat<Scalar> y, dx, eval_y, eval_dx, infer_y;
   Vector<Scalar> dgamma, dbeta, eval_dgamma, eval_dbeta;
   Vector<Statistic> mean, var, running_mean, running_var;
@@ -49,10 +49,14 @@ auto with_rank_and_order(const Layout& layout, const F& f) {
                                             : f.template operator()<Rank, Eigen::ColMajor>();
   };
   switch (layout.rank()) {
-    case 2: return with_order.template operator()<2>();
-    case 3: return with_order.template operator()<3>();
-    case 4: return with_order.template operator()<4>();
-    default: return with_order.template operator()<5>();
+    case 2:
+      return with_order.template operator()<2>();
+    case 3:
+      return with_order.template operator()<3>();
+    case 4:
+      return with_order.template operator()<4>();
+    default:
+      return with_order.template operator()<5>();
   }
 }
 
@@ -80,8 +84,8 @@ template <class Scalar, class... Device>
 Step<Scalar> run_step(const Problem<Scalar>& p, const Device&... device) {
   return with_rank_and_order(p.layout, [&]<int Rank, int Options>() {
     const auto map = [&](auto& values) { return tensor<Rank, Options>(values, p.layout); };
-    const auto empty = [&] { return Flat<Scalar>::Constant(p.x.size(), Scalar(-77)).eval(); };
-    Step<Scalar> s{empty(), empty(), empty(), empty(), empty(), {}, {}, {}, {}, {}, {}, {}, {}};
+    Step<Scalar> s;
+    s.y = s.dx = s.eval_y = s.eval_dx = s.infer_y = Flat<Scalar>::Constant(p.x.size(), Scalar(-77));
     const auto x = map(p.x), dy = map(p.dy);
     auto y = map(s.y), dx = map(s.dx), eval_y = map(s.eval_y), eval_dx = map(s.eval_dx), infer_y = map(s.infer_y);
 

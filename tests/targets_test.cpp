@@ -83,8 +83,10 @@ MemoryAccess decode(const unsigned char* code) {
   if (*code == 0xc4) return {true, is_scalar(code[2] & 3, code[3]) ? 8 : width(code[2] >> 2 & 1)};
   int prefix = 0;
   for (;; ++code) {
-    if (*code == 0xf3 || *code == 0xf2) prefix = 2;
-    else if (*code != 0x66 && (*code & 0xf0) != 0x40) break;
+    if (*code == 0xf3 || *code == 0xf2)
+      prefix = 2;
+    else if (*code != 0x66 && (*code & 0xf0) != 0x40)
+      break;
   }
   if (*code != 0x0f) return {false, 8};  // a general-purpose register
   return {false, is_scalar(prefix, code[1]) ? 8 : 16};
@@ -200,16 +202,16 @@ TEST(Targets, DecoderKnowsTheInstructions) {
     EXPECT_EQ(access.is_avx, is_avx);
     EXPECT_EQ(access.bytes, bytes);
   };
-  expect({0x0f, 0x10, 0x07}, false, 16);                          // movups xmm0, [rdi]
-  expect({0x66, 0x44, 0x0f, 0x10, 0x07}, false, 16);              // movupd xmm8, [rdi]
-  expect({0xf3, 0x0f, 0x10, 0x07}, false, 8);                     // movss xmm0, [rdi]
-  expect({0xf3, 0x0f, 0x6f, 0x07}, false, 16);                    // movdqu xmm0, [rdi]
-  expect({0x48, 0x8b, 0x07}, false, 8);                           // mov rax, [rdi]
-  expect({0xc5, 0xfc, 0x10, 0x07}, true, 32);                     // vmovups ymm0, [rdi]
-  expect({0xc5, 0xfa, 0x10, 0x07}, true, 8);                      // vmovss xmm0, [rdi]
-  expect({0xc4, 0xc1, 0x7c, 0x10, 0x00}, true, 32);               // vmovups ymm0, [r8]
-  expect({0x62, 0xf1, 0x7c, 0x48, 0x10, 0x07}, true, 64);         // vmovups zmm0, [rdi]
-  expect({0x62, 0xf1, 0x7c, 0x28, 0x10, 0x07}, true, 32);         // vmovups ymm0, [rdi], evex
+  expect({0x0f, 0x10, 0x07}, false, 16);                   // movups xmm0, [rdi]
+  expect({0x66, 0x44, 0x0f, 0x10, 0x07}, false, 16);       // movupd xmm8, [rdi]
+  expect({0xf3, 0x0f, 0x10, 0x07}, false, 8);              // movss xmm0, [rdi]
+  expect({0xf3, 0x0f, 0x6f, 0x07}, false, 16);             // movdqu xmm0, [rdi]
+  expect({0x48, 0x8b, 0x07}, false, 8);                    // mov rax, [rdi]
+  expect({0xc5, 0xfc, 0x10, 0x07}, true, 32);              // vmovups ymm0, [rdi]
+  expect({0xc5, 0xfa, 0x10, 0x07}, true, 8);               // vmovss xmm0, [rdi]
+  expect({0xc4, 0xc1, 0x7c, 0x10, 0x00}, true, 32);        // vmovups ymm0, [r8]
+  expect({0x62, 0xf1, 0x7c, 0x48, 0x10, 0x07}, true, 64);  // vmovups zmm0, [rdi]
+  expect({0x62, 0xf1, 0x7c, 0x28, 0x10, 0x07}, true, 32);  // vmovups ymm0, [rdi], evex
 }
 
 #endif

@@ -141,7 +141,8 @@ void expect_outer_strides_work() {
   using Map = Eigen::Map<Matrix, Eigen::Unaligned, Stride>;
   for (const Index gap : {0, 1, 3, 16}) {
     SCOPED_TRACE(gap);
-    const Index line = (Matrix::IsRowMajor ? channels : rows) + gap, size = line * (Matrix::IsRowMajor ? rows : channels);
+    const Index line = (Matrix::IsRowMajor ? channels : rows) + gap,
+                size = line * (Matrix::IsRowMajor ? rows : channels);
     std::array<Flat<float>, 5> memory;
     memory.fill(Flat<float>::Constant(size, -77));
     const auto map = [&](std::size_t k) { return Map(memory[k].data(), rows, channels, Stride(line)); };
@@ -233,7 +234,8 @@ TEST(Tensors, OwningOutputsAreResized) {
   layer.backward(x_values, dy_values, dx);
   layer.infer(x_values, tensor_y);
   layer.infer(x_values, half_fixed);
-  for (const auto& [height, width] : {std::pair{y.rows(), y.cols()}, {dx.rows(), dx.cols()},
+  for (const auto& [height, width] : {std::pair{y.rows(), y.cols()},
+                                      {dx.rows(), dx.cols()},
                                       {tensor_y.dimension(0), tensor_y.dimension(1)},
                                       {half_fixed.rows(), half_fixed.cols()}}) {
     EXPECT_EQ(height, rows);
@@ -251,8 +253,10 @@ TEST(Tensors, OutputsOfTheRightSizeKeepTheirMemory) {
 
 /// Every offset within a vector, with untouched memory before and after.
 TEST(Tensors, MisalignedMaps) {
-  for (const Layout& layout : {Layout{{21, 17}, Order::row_major, 1}, {{3, 5, 37}, Order::row_major, 1},
-                               {{2, 3, 16}, Order::row_major, 1}, {{9, 32}, Order::row_major, 1}}) {
+  for (const Layout& layout : {Layout{{21, 17}, Order::row_major, 1},
+                               {{3, 5, 37}, Order::row_major, 1},
+                               {{2, 3, 16}, Order::row_major, 1},
+                               {{9, 32}, Order::row_major, 1}}) {
     const auto p = random_problem<float>(layout);
     const Index size = p.x.size(), margin = 32;
     const auto at = [&](Flat<float>& memory, Index offset) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -202,6 +203,7 @@ inline bool ends_as_svg(const std::string& path) {
 /// Draws with gnuplot.
 inline void draw_chart(const std::string& path, const std::vector<Cell>& cells) {
   const std::string script = ChartScript(cells, path).text();
+  std::signal(SIGPIPE, SIG_IGN);  // where there is no gnuplot, its exit code says so
   std::FILE* const gnuplot = popen("gnuplot", "w");
   if (gnuplot == nullptr) throw std::runtime_error("gnuplot cannot be run");
   std::fputs(script.c_str(), gnuplot);

@@ -143,7 +143,7 @@ std::unique_ptr<Peer<T>> make(const Problem& problem, const Tensors<T>& tensors)
 
 const Registration lent({"libtorch", TORCH_VERSION, Role::competitor, 20, make<float, Output::lent>,
                          make<double, Output::lent>});
-const Registration its_own({"libtorch, own output", "", Role::variant, 21, make<float, Output::its_own>,
+const Registration its_own({"libtorch (own output)", "", Role::variant, 21, make<float, Output::its_own>,
                             make<double, Output::its_own>});
 
 }  // namespace

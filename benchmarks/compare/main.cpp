@@ -49,7 +49,7 @@ Settings parse(int argc, char** argv) {
   add_choice(app, "--passes", settings.passes, passes, "Passes to time");
   add_choice(app, "--layouts", settings.layouts, layouts, "Layouts to time");
   app.add_option("--threads", settings.threads, "Numbers of threads")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1024))
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--shapes", settings.shapes, "Only shapes or networks that contain one of these texts")

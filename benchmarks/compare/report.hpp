@@ -44,7 +44,13 @@ class Table {
 };
 
 /// Those with a column in the tables of speed.
-inline std::vector<std::string> competitors() { return names_of({Role::competitor, Role::variant}); }
+inline std::vector<std::string> competitors(const std::vector<Cell>& cells) {
+  std::vector<std::string> names = names_of({Role::competitor, Role::variant});
+  std::erase_if(names, [&](const std::string& library) {
+    return std::none_of(cells.begin(), cells.end(), [&](const Cell& cell) { return cell.seconds.count(library) > 0; });
+  });
+  return names;
+}
 
 /// The cells of one table: one pass, layout, number of threads and scalar.
 using Section = std::tuple<std::string, int, Pass, Layout>;
@@ -96,7 +102,8 @@ inline void print_section(const Section& section, const std::vector<Cell>& rows,
   const bool has_threads = std::get<int>(section) > 1;
   std::vector<std::string> header = {"shape", "network", "us", "GB/s", "of ceiling", "workspace bytes"};
   if (has_threads) header.insert(header.end(), {"speed-up", "ceiling's"});
-  for (const std::string& library : competitors()) header.push_back(library);
+  const std::vector<std::string> others = competitors(cells);
+  header.insert(header.end(), others.begin(), others.end());
   Table table(header);
   for (const Cell& cell : rows) {
     std::vector<std::string> row = {text_of(cell.problem.dims), cell.shape.network};
@@ -105,7 +112,7 @@ inline void print_section(const Section& section, const std::vector<Cell>& rows,
     };
     add(own_figures(cell));
     if (has_threads) add(gains(cell, cells));
-    for (const std::string& library : competitors()) row.push_back(text_of(ratio(cell, library)));
+    for (const std::string& library : others) row.push_back(text_of(ratio(cell, library)));
     table.add(row);
   }
   table.print();
@@ -116,27 +123,26 @@ inline void print_tables(const std::vector<Cell>& cells) {
 }
 
 /// Geometric means over the shapes of networks, and in brackets the least of them.
-inline void print_means(const std::vector<Cell>& cells) {
+inline void print_means(std::vector<Cell> cells) {
+  std::erase_if(cells, [](const Cell& cell) { return cell.shape.group != Group::network; });
+  if (cells.empty()) return;
   std::printf("geometric means over the shapes of networks (least)\n");
+  const std::vector<std::string> others = competitors(cells);
   std::vector<std::string> header = {"", "of ceiling"};
-  for (const std::string& library : competitors()) header.push_back(library);
+  header.insert(header.end(), others.begin(), others.end());
   Table table(header);
-  const auto text = [](const Summary& summary) {
-    return summary.mean() ? text_of(summary.mean()) + " (" + text_of(summary.least()) + " " + summary.least_of() + ")"
-                          : "-";
+  const auto summary = [](const std::vector<Cell>& rows, const auto& value) {
+    Summary result;
+    for (const Cell& cell : rows) result.add(value(cell), text_of(cell.problem.dims));
+    if (!result.mean()) return std::string("-");
+    return text_of(result.mean()) + " (" + text_of(result.least()) + " " + result.least_of() + ")";
   };
   for (const auto& [section, rows] : by_section(cells)) {
-    Summary fraction;
-    std::map<std::string, Summary> ratios;
-    for (const Cell& cell : rows) {
-      if (cell.shape.group != Group::network) continue;
-      fraction.add(fraction_of_ceiling(cell), text_of(cell.problem.dims));
-      for (const std::string& library : competitors()) {
-        ratios[library].add(ratio(cell, library), text_of(cell.problem.dims));
-      }
+    std::vector<std::string> row = {title(section)};
+    row.push_back(summary(rows, [](const Cell& cell) { return fraction_of_ceiling(cell); }));
+    for (const std::string& library : others) {
+      row.push_back(summary(rows, [&](const Cell& cell) { return ratio(cell, library); }));
     }
-    std::vector<std::string> row = {title(section), text(fraction)};
-    for (const std::string& library : competitors()) row.push_back(text(ratios[library]));
     table.add(row);
   }
   table.print();

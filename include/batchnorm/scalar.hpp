@@ -15,7 +15,7 @@ using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
 
 /// Per-channel statistics are double, or the scalar itself where that is neither float nor double.
 template <class Scalar>
-using StatisticOf = std::conditional_t<std::is_same_v<Scalar, float>, double, Scalar>;
+using StatisticOf = std::conditional_t<std::is_same_v<Scalar, float> || std::is_integral_v<Scalar>, double, Scalar>;
 
 /// Gamma, beta and their gradients.
 template <class Scalar>

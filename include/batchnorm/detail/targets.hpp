@@ -88,8 +88,8 @@ inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
 /// Runs a kernel with the vectors of the active target; with single values where `length`, its contiguous values, is
 /// less than one vector of the widest target.
 template <class Kernel>
-void dispatch(const Kernel& kernel, Index length) {
-  using Scalar = typename Kernel::Scalar;
+void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
+  using Scalar [[maybe_unused]] = typename Kernel::Scalar;
 #if BATCHNORM_VECTORS
   if constexpr (has_vectors<Scalar>) {
     if (length >= pack_bytes / static_cast<Index>(sizeof(Scalar))) {
