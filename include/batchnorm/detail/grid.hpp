@@ -78,33 +78,26 @@ struct Partition {
 inline constexpr Index part_bytes = Index(128) << 10;
 inline constexpr Index resident_bytes = Index(512) << 10;  // what stays in L2 between two passes
 inline constexpr Index max_position_parts = 64;
-inline constexpr Index tile_columns = 64;
 
-/// Cuts along the channels where a part that holds whole channels fits in L2, else along the positions. What fits in L2
-/// as a whole is one part.
+/// Runs are cut along the channels where a part that holds whole channels fits in L2; else, and by columns, the cut goes
+/// along the positions, for a tile of columns would read short stretches of each row. What fits in L2 as a whole is one
+/// part.
 template <class T>
 Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
   const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);
-  const Index channel_bytes = shape.count() * static_cast<Index>(sizeof(T)) * tensors;
-  const Index inner = std::max<Index>(shape.inner, 1);
-  const Index max_step = grid.by_columns ? std::max<Index>(max_columns / inner, 1) : channels;
+  const Index channel_bytes = std::max<Index>(shape.count() * static_cast<Index>(sizeof(T)) * tensors, 1);
+  const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
   if (channels * channel_bytes <= resident_bytes && channels <= max_step) return {grid, 1, positions, 1, channels};
 
-  // Narrower tiles of columns would use only a part of what is prefetched.
-  const Index min_step = grid.by_columns ? std::min(ceil_div(tile_columns, inner), max_step) : 1;
-  const Index unit = grid.by_columns ? max_lanes : 1;
-  Index step = std::clamp(part_bytes / std::max<Index>(channel_bytes, 1), min_step, max_step);
-  const bool whole_channels = step * channel_bytes <= resident_bytes && step < channels;
-  if (!whole_channels) step = grid.by_columns ? max_step : 1;
-  step = std::min(round_up(ceil_div(channels, ceil_div(channels, step)), unit), max_step);
-  const Index channel_parts = ceil_div(channels, step);
-  if (whole_channels) return {grid, 1, positions, channel_parts, step};
-
-  const Index bytes = std::min(step, channels) * channel_bytes;
-  const Index wanted = std::clamp<Index>(bytes / (2 * part_bytes), 1, max_position_parts);
+  if (!grid.by_columns && channel_bytes <= resident_bytes) {
+    const Index step = std::clamp<Index>(part_bytes / channel_bytes, 1, channels);
+    if (step < channels) return {grid, 1, positions, ceil_div(channels, step), step};
+  }
+  const Index step = grid.by_columns ? std::min(max_step, channels) : 1;
+  const Index wanted = std::clamp<Index>(step * channel_bytes / (2 * part_bytes), 1, max_position_parts);
   const Index position_step = round_up(ceil_div(positions, wanted), grid.fold);
-  return {grid, ceil_div(positions, position_step), position_step, channel_parts, step};
+  return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 
 }  // namespace batchnorm::detail
