@@ -130,13 +130,9 @@ class Reduction {
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
 
-#ifdef TUNE
-inline Index min_stream_bytes = Index(4) << 20;
-inline Index min_stream_run = 512;
-#else
-inline constexpr Index min_stream_bytes = Index(4) << 20;
+/// Smaller outputs stay in the caches, and shorter stretches waste what must be aligned.
+inline constexpr Index min_stream_bytes = Index(8) << 20;
 inline constexpr Index min_stream_run = 512;
-#endif
 
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
 template <class T, class Formula>
