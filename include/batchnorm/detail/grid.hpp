@@ -79,9 +79,8 @@ inline constexpr Index part_bytes = Index(128) << 10;
 inline constexpr Index resident_bytes = Index(512) << 10;  // what stays in L2 between two passes
 inline constexpr Index max_position_parts = 64;
 
-/// Runs are cut along the channels where a part that holds whole channels fits in L2; else, and by columns, the cut goes
-/// along the positions, for a tile of columns would read short stretches of each row. What fits in L2 as a whole is one
-/// part.
+/// What fits in L2 as a whole is one part. Runs are cut along the channels where a part that holds whole channels fits
+/// there. All else is cut along the positions, for a tile of columns would read short stretches of each row.
 template <class T>
 Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "batchnorm/detail/grid.hpp"
-#include "batchnorm/detail/kernels.hpp"
+#include "batchnorm/detail/map_kernels.hpp"
 #include "batchnorm/detail/targets.hpp"
 
 // Applies a formula to each value of a part of a tensor, with coefficients for each channel.

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "batchnorm/detail/grid.hpp"
-#include "batchnorm/detail/kernels.hpp"
+#include "batchnorm/detail/sum_kernels.hpp"
 #include "batchnorm/detail/targets.hpp"
 
 // Sums a formula over a part of a tensor. The kernels sum blocks of rows or runs in Compute; here blocks that left the
