@@ -1,0 +1,29 @@
+#pragma once
+
+#include <array>
+
+#include "batchnorm/detail/lanes.hpp"
+
+// What a kernel walks. The kernels of sum_kernels.hpp and map_kernels.hpp are the inner loops, each compiled for every
+// target: one call walks many lines, reads each input once and writes the output, if there is one, once. All decisions
+// are taken by their callers, reduce.hpp and map.hpp.
+
+namespace batchnorm::detail {
+
+/// Rows of columns, or runs: `lines` of `length` values, `stride` apart in each input.
+template <class T, int Inputs>
+struct Lines {
+  std::array<const T*, Inputs> in;
+  std::array<Index, Inputs> stride;
+  Index lines;
+  Index length;
+};
+
+template <class T, std::size_t Inputs>
+BATCHNORM_INLINE void move_by(std::array<const T*, Inputs>& at, const std::array<const T*, Inputs>& from,
+                              const std::array<Index, Inputs>& stride, Index lines, Index offset) {
+#pragma GCC unroll 8
+  for (std::size_t k = 0; k < Inputs; ++k) at[k] = from[k] + lines * stride[k] + offset;
+}
+
+}  // namespace batchnorm::detail
