@@ -331,20 +331,44 @@ TEST_F(LayerErrors, Phases) {
 }
 
 TEST(Errors, MergeAndUpdate) {
+  const std::string wanted = " has length 4; it must have one entry for each of 3 channels";
   Moments moments(3), other(4);
   other.count = 1;
-  EXPECT_EQ(error_of([&] { moments.merge(other); }),
-            "batchnorm::merge: other has length 4; it must have one entry for each of 3 channels");
+  EXPECT_EQ(error_of([&] { moments.merge(other); }), "batchnorm::merge: other.mean" + wanted);
+  other.mean.setZero(3);
+  EXPECT_EQ(error_of([&] { moments.merge(other); }), "batchnorm::merge: other.m2" + wanted);
   EXPECT_EQ(moments.channels(), 3);
   EXPECT_EQ(moments.count, 0);
-  GradientSums sums(3);
-  EXPECT_EQ(error_of([&] { sums.merge(GradientSums(4)); }),
-            "batchnorm::merge: other has length 4; it must have one entry for each of 3 channels");
   RunningStatistics running(3);
-  EXPECT_EQ(error_of([&] { running.update(other); }),
-            "batchnorm::update: moments has length 4; it must have one entry for each of 3 channels");
+  EXPECT_EQ(error_of([&] { running.update(other); }), "batchnorm::update: moments.m2" + wanted);
+  other.mean.setZero(4);
+  EXPECT_EQ(error_of([&] { running.update(other); }), "batchnorm::update: moments.mean" + wanted);
   EXPECT_EQ(running.mean, Eigen::VectorXd::Zero(3));
   EXPECT_EQ(running.batches_seen, 0);
+}
+
+TEST(Errors, MergeOfGradientSums) {
+  const std::string wanted = " has length 4; it must have one entry for each of 3 channels";
+  GradientSums sums(3), other(4);
+  EXPECT_EQ(error_of([&] { sums.merge(other); }), "batchnorm::merge: other.dy" + wanted);
+  other.dy.setZero(3);
+  EXPECT_EQ(error_of([&] { sums.merge(other); }), "batchnorm::merge: other.dy_centered" + wanted);
+  EXPECT_EQ(sums.dy, Eigen::VectorXd::Zero(3));
+  GradientSums none, ones(3);
+  ones.dy.setOnes();
+  none.merge(ones);
+  EXPECT_EQ(none.dy, Eigen::VectorXd::Ones(3));
+}
+
+TEST(Errors, OverlapWithLinesInReverseOrder) {
+  Matrix memory = Matrix::Random(6, 3);
+  const Matrix before = memory;
+  const Eigen::Map<Matrix, 0, Eigen::OuterStride<>> reversed(memory.data() + 15, 6, 3, Eigen::OuterStride<>(-3));
+  Eigen::Map<Matrix> y(memory.data(), 6, 3);
+  BatchNorm<float> layer(3);
+  EXPECT_EQ(error_of([&] { layer.forward(reversed, y); }),
+            "batchnorm::forward: y overlaps x; it must be the same memory or lie apart");
+  EXPECT_EQ(memory, before);
 }
 
 }  // namespace

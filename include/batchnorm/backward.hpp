@@ -20,7 +20,10 @@ struct BasicGradientSums {
 
   /// Throws: batchnorm::Error when the numbers of channels differ; then nothing has been written.
   void merge(const BasicGradientSums& other) {
-    detail::check_length("merge", "other", other.channels(), channels());
+    if (channels() == 0) *this = BasicGradientSums(other.channels());
+    detail::check_length("merge", "other.dy", other.dy.size(), channels());
+    detail::check_length("merge", "other.dy_centered", other.dy_centered.size(), channels());
+    detail::check_length("merge", "dy_centered", dy_centered.size(), channels());
     dy += other.dy;
     dy_centered += other.dy_centered;
   }

@@ -34,7 +34,9 @@ struct BasicMoments {
   void merge(const BasicMoments& other) {
     if (other.count == Statistic(0)) return;
     if (count == Statistic(0) && channels() == 0) *this = BasicMoments(other.channels());
-    detail::check_length("merge", "other", other.channels(), channels());
+    detail::check_length("merge", "other.mean", other.mean.size(), channels());
+    detail::check_length("merge", "other.m2", other.m2.size(), channels());
+    detail::check_length("merge", "m2", m2.size(), channels());
     const Statistic total = count + other.count;
     const Statistic share = other.count / total;
     const Vector<Statistic> delta = other.mean - mean;
@@ -105,7 +107,9 @@ struct BasicRunningStatistics {
   ///
   /// Throws: batchnorm::Error when the number of channels differs; then nothing has been written.
   void update(const BasicMoments<Statistic>& moments) {
-    detail::check_length("update", "moments", moments.channels(), mean.size());
+    detail::check_length("update", "moments.mean", moments.mean.size(), mean.size());
+    detail::check_length("update", "moments.m2", moments.m2.size(), mean.size());
+    detail::check_length("update", "var", var.size(), mean.size());
     if (moments.count == Statistic(0)) return;
     ++batches_seen;
     const Statistic w = Statistic(average.weight(batches_seen));

@@ -114,8 +114,11 @@ Extent extent_of(const X& x) {
   const auto bytes = static_cast<std::uintptr_t>(x.size()) * sizeof(ScalarOf<X>);
   if constexpr (is_dense_rank_2<X>()) {
     const auto lines = static_cast<std::uintptr_t>(x.outerSize());
-    const auto stride = static_cast<std::uintptr_t>(x.outerStride()) * sizeof(ScalarOf<X>);
-    if (bytes != 0 && lines > 1 && stride * lines != bytes) return {begin, lines, bytes / lines, stride};
+    const bool descends = x.outerStride() < 0;
+    const auto stride =
+        static_cast<std::uintptr_t>(descends ? -x.outerStride() : x.outerStride()) * sizeof(ScalarOf<X>);
+    const auto lowest = descends ? begin - (lines - 1) * stride : begin;
+    if (bytes != 0 && lines > 1 && (descends || stride * lines != bytes)) return {lowest, lines, bytes / lines, stride};
   }
   return {begin, 1, bytes, bytes};
 }
@@ -138,7 +141,8 @@ BATCHNORM_COLD [[noreturn]] inline void fail_overlap(const char* function, const
 template <class X, class Y>
 void check_overlap(const char* function, const char* y_name, const Y& y, const char* x_name, const X& x) {
   const Extent from = extent_of(x), to = extent_of(y);
-  if (from != to && overlap(from, to)) fail_overlap(function, y_name, x_name);
+  const bool same = from == to && static_cast<const void*>(x.data()) == static_cast<const void*>(y.data());
+  if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 
 }  // namespace batchnorm::detail
