@@ -45,7 +45,7 @@ set border 3 linecolor rgb "#999999"
 set logscale x
 set xrange [least:most]
 set yrange [rows:-0.5]
-set xtics (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10) nomirror scale 0.5 textcolor rgb gray
+set xtics (0.00001, 0.0001, 0.001, 0.01, 0.03, 0.1, 0.3, 1, 3, 10) nomirror scale 0.5 textcolor rgb gray
 set format x "%g"
 set grid xtics ytics linetype 1 linecolor rgb "#e6e6e6"
 left_edge(panel) = 0.21 + 0.265 * panel
