@@ -222,6 +222,15 @@ TEST_F(LayerErrors, ParametersOfAnotherLength) {
   expect_last_forward_is_kept();
 }
 
+TEST_F(LayerErrors, NegativeRunningVariance) {
+  layer.running_var()[2] = -1e-9;
+  expect_error("batchnorm::infer: running_var[2] is negative", [&] { layer.infer(x, y); });
+  layer.eval();
+  expect_error("batchnorm::forward: running_var[2] is negative", [&] { layer.forward(x, y); });
+  layer.train();
+  EXPECT_EQ(error_of([&] { layer.forward(x, y); }), "no error");
+}
+
 TEST_F(LayerErrors, OneValuePerChannel) {
   const Tensor single = random(1, 3, 1, 1);
   expect_error("batchnorm::forward: x has one value per channel; training needs at least two (or SingleValue::allow)",

@@ -37,7 +37,8 @@ class BatchNorm {
   ///
   /// Computes: y = gamma * (x - mean) * inv_std + beta, inv_std = 1 / sqrt(var + epsilon), var = m2 / count.
   /// Aliasing: y may be x (backward then wants x as it was). No other overlap.
-  /// Throws:   batchnorm::Error on a shape that does not fit, or a single value per channel in training.
+  /// Throws:   batchnorm::Error on a shape that does not fit, a single value per channel in training, or a negative
+  ///           running variance in eval.
   /// Source:   Ioffe and Szegedy 2015, algorithm 1.
   template <Device D, class X, class Y>
   void forward(const D& device, const X& x, Y&& y) {
@@ -101,7 +102,7 @@ class BatchNorm {
   ///
   /// Aliasing: y may be x. No other overlap.
   /// Threads:  any number of threads may share the layer.
-  /// Throws:   batchnorm::Error on a shape that does not fit.
+  /// Throws:   batchnorm::Error on a shape that does not fit, or a negative running variance.
   template <Device D, class X, class Y>
   void infer(const D& device, const X& x, Y&& y) const {
     detail::require_tensor<X>();
@@ -210,7 +211,11 @@ class BatchNorm {
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
     detail::check_channels(function, x, axis, channels());
     check_state(function);
-    if (of_batch) detail::check_single_value(function, detail::resolve_shape(x, axis), options_.single_value);
+    if (of_batch) {
+      detail::check_single_value(function, detail::resolve_shape(x, axis), options_.single_value);
+    } else {
+      detail::check_not_negative(function, "running_var", running_.var);
+    }
     detail::check_output(function, "y", y, x);
     detail::check_overlap(function, "y", y, "x", x);
     return axis;

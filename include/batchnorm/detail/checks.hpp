@@ -53,6 +53,13 @@ inline void check_optional_length(const char* function, const char* name, Index 
   if (length != 0) check_length(function, name, length, channels);
 }
 
+template <class V>
+void check_not_negative(const char* function, const char* name, const V& values) {
+  for (Index c = 0; c < values.size(); ++c) {
+    if (values[c] < 0) fail(function, std::string(name) + "[" + std::to_string(c) + "] is negative");
+  }
+}
+
 inline void check_single_value(const char* function, const Shape& shape, SingleValue single_value) {
   if (shape.count() != 1 || shape.channels == 0 || single_value == SingleValue::allow) return;
   fail(function, "x has one value per channel; training needs at least two (or SingleValue::allow)");
