@@ -17,6 +17,10 @@ inline constexpr Index piece_length = block_rows * max_lanes;
 /// Columns that one part works on at most: its accumulators stay in L1.
 inline constexpr Index max_columns = 1024;
 
+/// Runs shorter than this are read as columns, when there are as many rows as pay for coefficients column by column.
+inline constexpr Index min_run = 256;
+inline constexpr Index min_column_rows = 8;
+
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
 struct Grid {
@@ -31,9 +35,8 @@ struct Grid {
   Index piece_begin(Index position) const { return (position % pieces_per_run()) * piece_length; }
   Index piece_size(Index position) const { return std::min(piece_length, shape.inner - piece_begin(position)); }
 
-  /// Values per column (by columns) or per channel (by runs) in the positions before this one.
+  /// Values per channel in the positions before this one.
   Index values_before(Index position) const {
-    if (by_columns) return position;
     return position / pieces_per_run() * shape.inner + piece_begin(position);
   }
 };
@@ -47,7 +50,8 @@ struct Part {
 template <class T>
 Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels) {
   const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(T), 8));
-  Grid grid{shape, dense_channels && shape.inner < lanes, 0};
+  const bool short_runs = shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
+  Grid grid{shape, dense_channels && short_runs, 0};
   grid.positions = grid.by_columns ? shape.outer : shape.outer * grid.pieces_per_run();
   const Index width = shape.channels * shape.inner;
   if (grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
@@ -85,16 +89,19 @@ template <class T>
 Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
   const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);
-  const Index channel_bytes = std::max<Index>(shape.count() * static_cast<Index>(sizeof(T)) * tensors, 1);
+  const Index value_bytes = static_cast<Index>(sizeof(T));
+  const Index channel_bytes = std::max<Index>(shape.count() * value_bytes, 1);
   const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
-  if (channels * channel_bytes <= resident_bytes && channels <= max_step) return {grid, 1, positions, 1, channels};
-
-  if (!grid.by_columns && channel_bytes <= resident_bytes) {
-    const Index step = std::clamp<Index>(part_bytes / channel_bytes, 1, channels);
+  if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
+    return {grid, 1, positions, 1, channels};
+  }
+  const bool short_runs = shape.inner * value_bytes < pack_bytes;
+  if (!short_runs && channel_bytes * tensors <= resident_bytes) {
+    const Index step = std::clamp<Index>(part_bytes / channel_bytes, 1, std::min(max_step, channels));
     if (step < channels) return {grid, 1, positions, ceil_div(channels, step), step};
   }
   const Index step = grid.by_columns ? std::min(max_step, channels) : 1;
-  const Index wanted = std::clamp<Index>(step * channel_bytes / (2 * part_bytes), 1, max_position_parts);
+  const Index wanted = std::clamp<Index>(step * channel_bytes * tensors / (2 * part_bytes), 1, max_position_parts);
   const Index position_step = round_up(ceil_div(positions, wanted), grid.fold);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }

@@ -66,6 +66,11 @@ struct VectorType<T, 0> {
   using type = T;
 };
 
+/// Whether kernels for this scalar use vectors at all.
+template <class Scalar>
+inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
+                                    (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
+
 /// As many T as fill `Bytes` in memory, computed with as Compute; Bytes 0: one plain value.
 template <class T, class Compute_, int Bytes>
 struct Lanes {

@@ -26,4 +26,13 @@ BATCHNORM_INLINE void move_by(std::array<const T*, Inputs>& at, const std::array
   for (std::size_t k = 0; k < Inputs; ++k) at[k] = from[k] + lines * stride[k] + offset;
 }
 
+/// The same value for `columns` columns, and for some behind them: `to` has room for one pack more.
+template <class Compute>
+void fill_columns(Compute* to, Index columns, const Compute& value) {
+  using L = Lanes<Compute, Compute, has_vectors<Compute> ? 16 : 0>;
+  typename L::V v;
+  L::fill(v, value);
+  for (Index j = 0; j < columns; j += L::count) L::store(to + j, v);
+}
+
 }  // namespace batchnorm::detail

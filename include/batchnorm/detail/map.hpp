@@ -84,7 +84,7 @@ class PartMap {
       const Compute* const from = per_channel[k] + part.channel_begin;
       Compute* const to = per_column[k];
       if (inner == 1) std::copy_n(from, width, to);
-      for (Index j = 0; inner > 1 && j < part.channels(); ++j) std::fill_n(to + j * inner, inner, from[j]);
+      for (Index c = 0; inner > 1 && c < part.channels(); ++c) fill_columns(to + c * inner, inner, from[c]);
       for (Index j = 0; j < max_lanes; ++j) to[width + j] = to[j];
     }
   }

@@ -37,10 +37,12 @@ Grid grid_of(const std::array<View<const T>, N>& in) {
   return make_grid<T>(in[0].shape, dense_rows, dense_channels);
 }
 
-/// Values that a worker's scratch array holds.
-inline Index scratch_length(const Partition& partition) {
+/// Columns that a worker's scratch arrays hold.
+template <class T>
+Index scratch_columns(const Partition& partition) {
   const Grid& grid = partition.grid;
-  return grid.by_columns ? grid.fold * partition.channel_step * grid.shape.inner + max_lanes : 0;
+  if (grid.by_columns) return grid.fold * partition.channel_step * grid.shape.inner + max_lanes;
+  return std::min(partition.channel_step * run_lanes<T>, max_columns);
 }
 
 /// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
@@ -54,11 +56,13 @@ class Reduction {
   Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
       : partition_(partition), in_(in), mean_(mean), first_(first), second_(second) {}
 
-  Index computes(Index workers) const { return workers * 5 * Slices<Compute>::padded(scratch_length(partition_)); }
+  Index computes(Index workers) const {
+    return workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_));
+  }
   Index statistics(Index workers) const {
     const Index slots =
         partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
-    return Slices<Statistic>::padded(slots) + workers * 5 * Slices<Statistic>::padded(scratch_length(partition_));
+    return Slices<Statistic>::padded(slots) + workers * 3 * Slices<Statistic>::padded(partition_.channel_step);
   }
 
   void use(Compute* computes, Statistic* statistics) {
@@ -84,15 +88,10 @@ class Reduction {
   void merge() const {
     if (partition_.whole_channels()) return;
     const Index channels = partition_.grid.shape.channels;
-    std::copy_n(slot(0), channels, first_);
-    std::copy_n(slot(0) + channels, channels, second_);
-    for (Index k = 1; k < partition_.position_parts; ++k) {
-      const Index before = values_before(k), after = values_before(k + 1);
-      const Statistic share = Statistic(after - before) / Statistic(after);
-      const Statistic cross = Statistic(before) * share;
-      for (Index c = 0; c < channels; ++c) {
-        Formula::merge(first_[c], second_[c], slot(k)[c], slot(k)[channels + c], share, cross);
-      }
+    for (Index k = 0; k < partition_.position_parts; ++k) {
+      const Index before = values_before(k);
+      merge_channels<Formula>(first_, second_, slot(k), slot(k) + channels, channels, before,
+                              values_before(k + 1) - before);
     }
   }
 
@@ -102,23 +101,20 @@ class Reduction {
   /// Values per channel in the position parts before part k.
   Index values_before(Index k) const {
     const Grid& grid = partition_.grid;
-    const Index position = std::min(k * partition_.position_step, grid.positions);
-    return grid.values_before(position) * (grid.by_columns ? grid.shape.inner : 1);
+    return grid.values_before(std::min(k * partition_.position_step, grid.positions));
   }
 
   ReduceScratch<Compute, Statistic> scratch(Index worker) const {
-    const Index length = scratch_length(partition_);
-    Slices<Compute> computes(computes_ + worker * 5 * Slices<Compute>::padded(length));
-    Slices<Statistic> statistics(statistics_ + worker * 5 * Slices<Statistic>::padded(length));
+    const Index columns = scratch_columns<T>(partition_), channels = partition_.channel_step;
+    Slices<Compute> computes(computes_ + worker * 5 * Slices<Compute>::padded(columns));
+    Slices<Statistic> statistics(statistics_ + worker * 3 * Slices<Statistic>::padded(channels));
     ReduceScratch<Compute, Statistic> scratch;
-    Sums<Compute*>& sums = scratch.sums;
+    Sums<Compute*>& sums = scratch.columns;
+    ChannelSums<Statistic>& block = scratch.block;
     for (Compute** array : {&scratch.center, &sums.sum, &sums.sum_error, &sums.product_sum, &sums.product_error}) {
-      *array = computes.take(length);
+      *array = computes.take(columns);
     }
-    for (Statistic** array :
-         {&scratch.mean, &scratch.first, &scratch.second, &scratch.block_first, &scratch.block_second}) {
-      *array = statistics.take(length);
-    }
+    for (Statistic** array : {&block.center, &block.sum, &block.product_sum}) *array = statistics.take(channels);
     return scratch;
   }
 
@@ -146,8 +142,8 @@ class Map {
       : partition_(partition), in_(in), out_(out), writing_{pays_to_stream(), pays_to_walk_backwards()} {}
 
   Index computes(Index workers) const {
-    return Formula::coefficients * (Slices<Compute>::padded(partition_.grid.shape.channels) +
-                                    workers * Slices<Compute>::padded(scratch_length(partition_)));
+    return Formula::coefficients *
+           (Slices<Compute>::padded(partition_.grid.shape.channels) + workers * Slices<Compute>::padded(columns()));
   }
 
   void use(Compute* computes) {
@@ -157,20 +153,27 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
-    const Index length = scratch_length(partition_);
-    Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(length));
+    Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(columns()));
     Coefficients per_column;
-    for (Compute*& array : per_column) array = slices.take(length);
+    for (Compute*& array : per_column) array = slices.take(columns());
     PartMap<T, Compute, Formula>{partition_.grid, partition_[k], in_, out_, coefficients, per_column, writing_}.run();
   }
 
   Coefficients coefficients{};  // of every channel; to be filled before `part` reads them
 
  private:
+  /// Values that a worker's scratch arrays hold.
+  Index columns() const {
+    const Grid& grid = partition_.grid;
+    return grid.by_columns ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
+  }
+
   /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
   bool pays_to_stream() const {
     const Grid& grid = partition_.grid;
-    const Index run = grid.by_columns ? (partition_.channel_parts == 1 ? grid.shape.size() : 0) : grid.shape.inner;
+    const bool whole_rows = grid.by_columns && partition_.channel_parts == 1;
+    const Index channels = grid.by_columns ? partition_.channel_step : 1;
+    const Index run = whole_rows ? grid.shape.size() : channels * grid.shape.inner;
     bool in_place = false;
     for (const auto& view : in_) in_place = in_place || view.data == out_.data;
     const Index value_bytes = static_cast<Index>(sizeof(T));

@@ -80,11 +80,6 @@ inline void set_target(Target target) {
 
 namespace detail {
 
-/// Whether kernels for this scalar use vectors at all.
-template <class Scalar>
-inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
-                                    (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
-
 /// Runs a kernel with the vectors of the active target; with single values where `length`, its contiguous values, is
 /// less than one vector of the widest target.
 template <class Kernel>
