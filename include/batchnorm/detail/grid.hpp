@@ -81,6 +81,7 @@ struct Partition {
 
 inline constexpr Index part_bytes = Index(128) << 10;
 inline constexpr Index resident_bytes = Index(512) << 10;  // what stays in L2 between two passes
+inline constexpr Index min_stretch = 1024;                 // bytes of a row that are worth jumping to
 inline constexpr Index max_position_parts = 64;
 
 /// What fits in L2 as a whole is one part. Runs are cut along the channels where a part that holds whole channels fits
@@ -95,14 +96,17 @@ Partition make_partition(const Grid& grid, Index tensors) {
   if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
     return {grid, 1, positions, 1, channels};
   }
-  const bool short_runs = shape.inner * value_bytes < pack_bytes;
-  if (!short_runs && channel_bytes * tensors <= resident_bytes) {
-    const Index step = std::clamp<Index>(part_bytes / channel_bytes, 1, std::min(max_step, channels));
-    if (step < channels) return {grid, 1, positions, ceil_div(channels, step), step};
+  if (channel_bytes * tensors <= resident_bytes) {
+    const bool short_runs = shape.inner * value_bytes < pack_bytes;
+    const Index fitting = short_runs ? resident_bytes / tensors : part_bytes;
+    const Index step = std::clamp<Index>(fitting / channel_bytes, 1, std::min(max_step, channels));
+    const bool long_stretches = !short_runs || step * shape.inner * value_bytes >= min_stretch;
+    if (step < channels && long_stretches) return {grid, 1, positions, ceil_div(channels, step), step};
   }
   const Index step = grid.by_columns ? std::min(max_step, channels) : 1;
   const Index wanted = std::clamp<Index>(step * channel_bytes * tensors / (2 * part_bytes), 1, max_position_parts);
-  const Index position_step = round_up(ceil_div(positions, wanted), grid.fold);
+  const Index min_rows = grid.by_columns ? std::min(block_rows * grid.fold, positions) : 1;
+  const Index position_step = round_up(std::max(ceil_div(positions, wanted), min_rows), grid.fold);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 

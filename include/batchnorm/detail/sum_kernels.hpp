@@ -20,19 +20,40 @@ inline Index sample_place(Index k, Index samples, Index length) {
   return samples >= length ? k : (k * golden % unit) * length / unit;
 }
 
-/// Sums one vector of values at `at` and `Rows - 1` more, `stride` apart. Of a tail only the last `keep` lanes count.
-template <class L, class Formula, int Rows, bool IsTail = false>
+/// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart.
+template <class L, class Formula, int Strip>
 BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
-                               const std::array<Index, Formula::inputs>& stride, const typename L::V& center,
-                               typename L::V& sum, typename L::V& product_sum, Index keep = L::count) {
+                               const std::array<Index, Formula::inputs>& stride, Index rows,
+                               const typename L::V (&center)[Strip], typename L::V (&sum)[Strip],
+                               typename L::V (&product_sum)[Strip]) {
+#pragma GCC unroll 8
+  for (int s = 0; s < Strip; ++s) {
+    L::clear(sum[s]);
+    L::clear(product_sum[s]);
+  }
+  for (Index row = 0; row < rows; ++row) {
+#pragma GCC unroll 8
+    for (int s = 0; s < Strip; ++s) {
+      typename L::V v[Formula::inputs];
+#pragma GCC unroll 8
+      for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k] + s * L::count);
+      Formula::accumulate(v, center[s], sum[s], product_sum[s]);
+    }
+  }
+}
+
+/// The same for one vector of which only the last `keep` lanes count.
+template <class L, class Formula>
+BATCHNORM_INLINE void sum_tail(const std::array<const typename L::Scalar*, Formula::inputs>& at,
+                               const std::array<Index, Formula::inputs>& stride, Index rows, Index keep,
+                               const typename L::V& center, typename L::V& sum, typename L::V& product_sum) {
   L::clear(sum);
   L::clear(product_sum);
-#pragma GCC unroll 8
-  for (int row = 0; row < Rows; ++row) {
+  for (Index row = 0; row < rows; ++row) {
     typename L::V v[Formula::inputs];
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k]);
-    if constexpr (IsTail) Formula::template keep_last<L>(v, center, keep);
+    Formula::template keep_last<L>(v, center, keep);
     Formula::accumulate(v, center, sum, product_sum);
   }
 }
@@ -67,30 +88,50 @@ struct SumRows {
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array, rows.length, Compute(0));
     }
-    Index row = 0;
-    for (; row + tile_rows <= rows.lines; row += tile_rows) add_rows<L, tile_rows>(row);
-    for (; row < rows.lines; ++row) add_rows<L, 1>(row);
+    for (Index row = 0; row < rows.lines; row += tile_rows) {
+      add_tile<L>(row, std::min<Index>(tile_rows, rows.lines - row));
+    }
   }
 
  private:
-  template <class L, int Rows>
-  BATCHNORM_INLINE void add_rows(Index row) const {
+  static constexpr int strip = 4;  // vectors side by side: a row is read straight on, and the sums stay in registers
+
+  template <class L>
+  BATCHNORM_INLINE void add_tile(Index row, Index tile) const {
     const Index columns = rows.length;
     Index j = 0;
-    for (; j + L::count <= columns; j += L::count) add_columns<L, Rows, false>(row, j, L::count);
-    // The last vector is shifted back, over columns that have been counted.
-    if (j < columns) add_columns<L, Rows, true>(row, columns - L::count, columns - j);
+    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, tile, j);
+    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(row, tile, j);
+    if (j < columns) add_tail<L>(row, tile, columns - L::count, columns - j);
   }
 
-  template <class L, int Rows, bool IsTail>
-  BATCHNORM_INLINE void add_columns(Index row, Index column, Index keep) const {
+  template <class L, int Strip>
+  BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column) const {
     std::array<const T*, Formula::inputs> at;
     move_by(at, rows.in, rows.stride, row, column);
-    typename L::V center_v, tile_sum, tile_product_sum;
+    typename L::V center_v[Strip], sum[Strip], product_sum[Strip];
+#pragma GCC unroll 8
+    for (int s = 0; s < Strip; ++s) L::Computed::load(center_v[s], center + column + s * L::count);
+    sum_tile<L, Formula, Strip>(at, rows.stride, tile, center_v, sum, product_sum);
+#pragma GCC unroll 8
+    for (int s = 0; s < Strip; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
+  }
+
+  /// The last vector is shifted back, over columns that have been counted.
+  template <class L>
+  BATCHNORM_INLINE void add_tail(Index row, Index tile, Index column, Index keep) const {
+    std::array<const T*, Formula::inputs> at;
+    move_by(at, rows.in, rows.stride, row, column);
+    typename L::V center_v, sum, product_sum;
     L::Computed::load(center_v, center + column);
-    sum_tile<L, Formula, Rows, IsTail>(at, rows.stride, center_v, tile_sum, tile_product_sum, keep);
-    add<L>(sums.sum + column, sums.sum_error + column, tile_sum);
-    add<L>(sums.product_sum + column, sums.product_error + column, tile_product_sum);
+    sum_tail<L, Formula>(at, rows.stride, tile, keep, center_v, sum, product_sum);
+    add<L>(column, sum, product_sum);
+  }
+
+  template <class L>
+  BATCHNORM_INLINE void add(Index column, const typename L::V& sum, const typename L::V& product_sum) const {
+    add<L>(sums.sum + column, sums.sum_error + column, sum);
+    add<L>(sums.product_sum + column, sums.product_error + column, product_sum);
   }
 
   template <class L>
@@ -147,14 +188,13 @@ struct SumRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    typename L::V center_v;
-    L::fill(center_v, center);
-    Pack<L> pack[L::per_pack];
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) pack[v].clear();
-    for (Index line = 0; line < runs.lines; ++line) add_run<L>(line, center_v, pack);
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) pack[v].store(sums, v * L::count);
+    typename L::V center_v[L::per_pack];
+#pragma GCC unroll 8
+    for (typename L::V& v : center_v) L::fill(v, center);
+    Totals<L> totals;
+    totals.clear();
+    for (Index line = 0; line < runs.lines; ++line) add_run<L>(line, center_v, totals);
+    totals.store(sums);
     constexpr Index used = L::per_pack * L::count;
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array + used, lanes - used, Compute(0));
@@ -162,77 +202,59 @@ struct SumRuns {
   }
 
  private:
+  /// The sums of all lanes, in vectors.
   template <class L>
-  struct Pack {
-    Sums<typename L::V> total;
-    typename L::V rest_sum, rest_product_sum;  // of one run, of what fills no tile
+  struct Totals {
+    typename L::V sum[L::per_pack], sum_error[L::per_pack], product_sum[L::per_pack], product_error[L::per_pack];
 
     BATCHNORM_INLINE void clear() {
-      L::clear(total.sum);
-      L::clear(total.sum_error);
-      L::clear(total.product_sum);
-      L::clear(total.product_error);
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) {
+        L::clear(sum[v]);
+        L::clear(sum_error[v]);
+        L::clear(product_sum[v]);
+        L::clear(product_error[v]);
+      }
     }
-    BATCHNORM_INLINE void clear_rest() {
-      L::clear(rest_sum);
-      L::clear(rest_product_sum);
+    BATCHNORM_INLINE void add(int v, const typename L::V& value, const typename L::V& product) {
+      add_compensated(sum[v], sum_error[v], value);
+      add_compensated(product_sum[v], product_error[v], product);
     }
-    BATCHNORM_INLINE void add(const typename L::V& sum, const typename L::V& product_sum) {
-      add_compensated(total.sum, total.sum_error, sum);
-      add_compensated(total.product_sum, total.product_error, product_sum);
-    }
-    BATCHNORM_INLINE void add_to_rest(const typename L::V& sum, const typename L::V& product_sum) {
-      rest_sum += sum;
-      rest_product_sum += product_sum;
-    }
-    BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
-      L::Computed::store(to.sum + lane, total.sum);
-      L::Computed::store(to.sum_error + lane, total.sum_error);
-      L::Computed::store(to.product_sum + lane, total.product_sum);
-      L::Computed::store(to.product_error + lane, total.product_error);
+    BATCHNORM_INLINE void store(const Sums<Compute*>& to) const {
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) {
+        L::Computed::store(to.sum + v * L::count, sum[v]);
+        L::Computed::store(to.sum_error + v * L::count, sum_error[v]);
+        L::Computed::store(to.product_sum + v * L::count, product_sum[v]);
+        L::Computed::store(to.product_error + v * L::count, product_error[v]);
+      }
     }
   };
 
   template <class L>
-  BATCHNORM_INLINE void add_run(Index line, const typename L::V& center_v, Pack<L> (&pack)[L::per_pack]) const {
+  BATCHNORM_INLINE void add_run(Index line, const typename L::V (&center_v)[L::per_pack], Totals<L>& totals) const {
     constexpr Index step = L::count * L::per_pack;
-    typename L::V sum, product_sum;
+    std::array<const T*, Formula::inputs> at;
+    std::array<Index, Formula::inputs> stride;
+    stride.fill(step);
+    typename L::V sum[L::per_pack], product_sum[L::per_pack];
     Index i = 0;
-    for (; i + tile_rows * step <= runs.length; i += tile_rows * step) {
-#pragma GCC unroll 4
-      for (int v = 0; v < L::per_pack; ++v) {
-        sum_at<L, tile_rows, false>(line, i + v * L::count, center_v, sum, product_sum, L::count);
-        pack[v].add(sum, product_sum);
-      }
-    }
-    if (i == runs.length) return;
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) pack[v].clear_rest();
-    for (; i + step <= runs.length; i += step) {
-#pragma GCC unroll 4
-      for (int v = 0; v < L::per_pack; ++v) {
-        sum_at<L, 1, false>(line, i + v * L::count, center_v, sum, product_sum, L::count);
-        pack[v].add_to_rest(sum, product_sum);
-      }
+    for (Index steps = runs.length / step; steps > 0;) {
+      const Index tile = std::min<Index>(steps, tile_rows);
+      move_by(at, runs.in, runs.stride, line, i);
+      sum_tile<L, Formula, L::per_pack>(at, stride, tile, center_v, sum, product_sum);
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
+      i += tile * step;
+      steps -= tile;
     }
     // The last vector is shifted back, over values of the same run that have been counted.
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
-      sum_at<L, 1, true>(line, i + keep - L::count, center_v, sum, product_sum, keep);
-      pack[0].add_to_rest(sum, product_sum);
+      move_by(at, runs.in, runs.stride, line, i + keep - L::count);
+      sum_tail<L, Formula>(at, stride, 1, keep, center_v[0], sum[0], product_sum[0]);
+      totals.add(0, sum[0], product_sum[0]);
     }
-#pragma GCC unroll 4
-    for (int v = 0; v < L::per_pack; ++v) pack[v].add(pack[v].rest_sum, pack[v].rest_product_sum);
-  }
-
-  template <class L, int Rows, bool IsTail>
-  BATCHNORM_INLINE void sum_at(Index line, Index i, const typename L::V& center_v, typename L::V& sum,
-                               typename L::V& product_sum, Index keep) const {
-    std::array<const T*, Formula::inputs> at;
-    std::array<Index, Formula::inputs> stride;
-    move_by(at, runs.in, runs.stride, line, i);
-    stride.fill(L::count * L::per_pack);
-    sum_tile<L, Formula, Rows, IsTail>(at, stride, center_v, sum, product_sum, keep);
   }
 };
 
