@@ -19,7 +19,7 @@ inline constexpr Index max_columns = 1024;
 
 /// Runs shorter than this are read as columns, when there are as many rows as pay for coefficients column by column.
 inline constexpr Index min_run = 256;
-inline constexpr Index min_column_rows = 8;
+inline constexpr Index min_column_rows = 16;
 
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
@@ -27,18 +27,17 @@ struct Grid {
   Shape shape;
   bool by_columns;
   Index positions;
+  Index pieces;    // of a run
   Index fold = 1;  // rows of few columns that are read as one row
 
-  Index pieces_per_run() const { return ceil_div(shape.inner, piece_length); }
-
-  /// Where a run of its own position begins inside its run.
-  Index piece_begin(Index position) const { return (position % pieces_per_run()) * piece_length; }
+  // Most runs are one piece: they are spared the divisions, which cost as much as summing a short run.
+  Index run_of(Index position) const { return pieces == 1 ? position : position / pieces; }
+  /// Where a piece begins inside its run.
+  Index piece_begin(Index position) const { return pieces == 1 ? 0 : position % pieces * piece_length; }
   Index piece_size(Index position) const { return std::min(piece_length, shape.inner - piece_begin(position)); }
 
   /// Values per channel in the positions before this one.
-  Index values_before(Index position) const {
-    return position / pieces_per_run() * shape.inner + piece_begin(position);
-  }
+  Index values_before(Index position) const { return run_of(position) * shape.inner + piece_begin(position); }
 };
 
 struct Part {
@@ -51,8 +50,8 @@ template <class T>
 Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels) {
   const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(T), 8));
   const bool short_runs = shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
-  Grid grid{shape, dense_channels && short_runs, 0};
-  grid.positions = grid.by_columns ? shape.outer : shape.outer * grid.pieces_per_run();
+  const Index pieces = ceil_div(shape.inner, piece_length);
+  Grid grid{shape, dense_channels && short_runs, shape.outer * pieces, pieces};
   const Index width = shape.channels * shape.inner;
   if (grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
     const Index fold = lanes / std::gcd(lanes, width);

@@ -35,16 +35,15 @@ class PartMap {
   void map_channel(Index c) const {
     std::array<Compute, Formula::coefficients> coefficients;
     for (std::size_t k = 0; k < coefficients.size(); ++k) coefficients[k] = per_channel[k][c];
-    const Index pieces = grid.pieces_per_run();
     for (Index p = part.begin; p < part.end;) {
       // Whole runs together, or what the part has of one run.
-      const Index last = pieces == 1 ? part.end : std::min(part.end, (p / pieces + 1) * pieces);
-      const Index length = pieces == 1 ? grid.shape.inner : grid.values_before(last) - grid.values_before(p);
-      const auto lines = lines_at(p / pieces, c, grid.piece_begin(p), pieces == 1 ? last - p : 1, length);
-      dispatch(MapRuns<T, Compute, Formula>{lines, out_at(p / pieces, c, grid.piece_begin(p)), out.outer_stride,
-                                            coefficients, writing},
+      const Index run = grid.run_of(p), offset = grid.piece_begin(p);
+      const Index end = grid.pieces == 1 ? part.end : std::min(part.end, (run + 1) * grid.pieces);
+      const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
+      const auto lines = lines_at(run, c, offset, grid.pieces == 1 ? end - p : 1, length);
+      dispatch(MapRuns<T, Compute, Formula>{lines, out_at(run, c, offset), out.outer_stride, coefficients, writing},
                length);
-      p = last;
+      p = end;
     }
   }
 

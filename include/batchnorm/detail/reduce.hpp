@@ -71,7 +71,7 @@ class PartReduction {
     Inputs runs{{}, {}, end - begin, grid.piece_size(begin)};
     for (std::size_t k = 0; k < in.size(); ++k) {
       runs.stride[k] = in[k].outer_stride;
-      runs.in[k] = in[k].data + begin / grid.pieces_per_run() * in[k].outer_stride + c * in[k].channel_stride +
+      runs.in[k] = in[k].data + grid.run_of(begin) * in[k].outer_stride + c * in[k].channel_stride +
                    grid.piece_begin(begin);
     }
     return runs;
@@ -150,13 +150,13 @@ class PartReduction {
     constexpr Index samples = 16, sampled_runs = 4;
     const Compute origin = static_cast<Compute>(*runs.in[0]);
     Compute sums[sampled_runs] = {Compute(0), Compute(0), Compute(0), Compute(0)};
+#pragma GCC unroll 16
     for (Index k = 0; k < samples; ++k) {
       const Index run = std::min(sample_place(k % sampled_runs, sampled_runs, runs.lines), runs.lines - 1);
-      const Index place = sample_place(k, samples, runs.length);
-      const T* const x = runs.in[0] + run * runs.stride[0] + std::min(place, runs.length - 1);
-      sums[k % sampled_runs] += static_cast<Compute>(*x) - origin;
+      const Index place = std::min(sample_place(k, samples, runs.length), runs.length - 1);
+      sums[k % sampled_runs] += static_cast<Compute>(runs.in[0][run * runs.stride[0] + place]) - origin;
     }
-    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) / Compute(samples);
+    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (Compute(1) / Compute(samples));
   }
 
   /// Joins the columns of a block and merges them into the channels.
