@@ -6,6 +6,23 @@
 
 namespace batchnorm {
 
+namespace detail {
+
+/// Adds the gradient of gamma, sum of dy * (x - mean) * inv_std, to that of every channel.
+template <class Statistic, class Parameter>
+void add_gamma_gradient(const MomentsView<Statistic>& moments, const Statistic* dy_centered, double epsilon,
+                        Parameter* to, Index channels) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+    typename L::V sum, inv_std, gradient;
+    L::load(sum, dy_centered + c);
+    moments.template inverse_std<L>(c, epsilon, inv_std);
+    load_channels<L>(gradient, to + c);
+    store_channels<L>(to + c, gradient + sum * inv_std);
+  });
+}
+
+}  // namespace detail
+
 /// What the gradients need of a whole batch, per channel. The sums of two parts add up to those of the whole.
 template <class Statistic>
 struct BasicGradientSums {
@@ -30,10 +47,9 @@ struct BasicGradientSums {
 
   /// sum of dy * (x - mean) * inv_std.
   Vector<Statistic> gamma_gradient(const BasicMoments<Statistic>& moments, double epsilon) const {
-    const Vector<Statistic> var = moments.var();
-    return dy_centered.binaryExpr(var, [epsilon](const Statistic& sum, const Statistic& v) {
-      return Statistic(sum * detail::inverse_std(v, epsilon));
-    });
+    Vector<Statistic> gradient = Vector<Statistic>::Zero(channels());
+    detail::add_gamma_gradient(detail::view_of(moments), dy_centered.data(), epsilon, gradient.data(), channels());
+    return gradient;
   }
 };
 
@@ -54,19 +70,24 @@ struct FillInputGradient {
 
   void operator()(const std::array<Compute*, InputGradientFormula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = Statistic(1) / moments.count;
-    for (Index c = begin; c < end; ++c) {
-      const Statistic inv_std = inverse_std(moments.var(c), epsilon);
-      const Statistic scale = gamma == nullptr ? inv_std : Statistic(gamma[c]) * inv_std;
-      const Statistic xhat_scale = -scale * (inv_std * sums.dy_centered[c] * inv_count);
-      const Compute center = static_cast<Compute>(moments.mean[c]);
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+      typename L::V mean, center, inv_std, scale, dy, dy_centered;
+      L::load(mean, moments.mean + c);
+      L::load(dy, sums.dy.data() + c);
+      L::load(dy_centered, sums.dy_centered.data() + c);
+      moments.template inverse_std<L>(c, epsilon, inv_std);
+      load_channels<L>(scale, gamma, c, 1);
+      scale *= inv_std;
+      const typename L::V xhat_scale = -scale * (inv_std * dy_centered * inv_count);
+      store_channels<L>(to[InputGradientFormula::center] + c, mean);
+      load_channels<L>(center, to[InputGradientFormula::center] + c);
+      store_channels<L>(to[InputGradientFormula::inv_std] + c, inv_std);
+      store_channels<L>(to[InputGradientFormula::scale] + c, scale);
+      store_channels<L>(to[InputGradientFormula::xhat_scale] + c, xhat_scale);
       // The digits of the mean that Compute cannot hold go into the shift.
-      const Statistic rest = (moments.mean[c] - static_cast<Statistic>(center)) * inv_std;
-      to[InputGradientFormula::center][c] = center;
-      to[InputGradientFormula::inv_std][c] = static_cast<Compute>(inv_std);
-      to[InputGradientFormula::scale][c] = static_cast<Compute>(scale);
-      to[InputGradientFormula::xhat_scale][c] = static_cast<Compute>(xhat_scale);
-      to[InputGradientFormula::shift][c] = static_cast<Compute>(-scale * (sums.dy[c] * inv_count) - rest * xhat_scale);
-    }
+      store_channels<L>(to[InputGradientFormula::shift] + c,
+                        -scale * (dy * inv_count) - (mean - center) * inv_std * xhat_scale);
+    });
   }
 };
 
@@ -80,12 +101,14 @@ struct FillScale {
   double epsilon;
 
   void operator()(const std::array<Compute*, NormalizeFormula::coefficients>& to, Index begin, Index end) const {
-    for (Index c = begin; c < end; ++c) {
-      const Statistic inv_std = inverse_std(moments.var(c), epsilon);
-      to[NormalizeFormula::center][c] = Compute(0);
-      to[NormalizeFormula::scale][c] = static_cast<Compute>(gamma == nullptr ? inv_std : Statistic(gamma[c]) * inv_std);
-      to[NormalizeFormula::shift][c] = Compute(0);
-    }
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+      typename L::V scale, inv_std;
+      load_channels<L>(scale, gamma, c, 1);
+      moments.template inverse_std<L>(c, epsilon, inv_std);
+      store_channels<L>(to[NormalizeFormula::scale] + c, scale * inv_std);
+    });
+    std::fill(to[NormalizeFormula::center] + begin, to[NormalizeFormula::center] + end, Compute(0));
+    std::fill(to[NormalizeFormula::shift] + begin, to[NormalizeFormula::shift] + end, Compute(0));
   }
 };
 

@@ -91,10 +91,8 @@ class BatchNorm {
       const detail::FillScale<Scalar> fill{moments, parameters().gamma, options_.epsilon};
       detail::scale_gradient<D, Scalar>(device, x_dy[1], dx_view, fill, workspace_);
     }
-    for (Index c = 0; c < gamma_gradient_.size(); ++c) {
-      const Statistic inv_std = detail::inverse_std(moments.var(c), options_.epsilon);
-      gamma_gradient_[c] += static_cast<Parameter>(sums_.dy_centered[c] * inv_std);
-    }
+    detail::add_gamma_gradient(moments, sums_.dy_centered.data(), options_.epsilon, gamma_gradient_.data(),
+                               gamma_gradient_.size());
     for (Index c = 0; c < beta_gradient_.size(); ++c) beta_gradient_[c] += static_cast<Parameter>(sums_.dy[c]);
   }
 

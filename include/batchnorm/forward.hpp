@@ -31,17 +31,19 @@ struct FillNormalize {
   double epsilon;
 
   void operator()(const std::array<Compute*, NormalizeFormula::coefficients>& to, Index begin, Index end) const {
-    for (Index c = begin; c < end; ++c) {
-      const Statistic mean = moments.mean[c];
-      const Statistic gamma = parameters.gamma == nullptr ? Statistic(1) : Statistic(parameters.gamma[c]);
-      const Statistic beta = parameters.beta == nullptr ? Statistic(0) : Statistic(parameters.beta[c]);
-      const Statistic scale = gamma * inverse_std(moments.var(c), epsilon);
-      const Compute center = static_cast<Compute>(mean);
-      to[NormalizeFormula::center][c] = center;
-      to[NormalizeFormula::scale][c] = static_cast<Compute>(scale);
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+      typename L::V mean, center, scale, gamma, beta;
+      L::load(mean, moments.mean + c);
+      moments.template inverse_std<L>(c, epsilon, scale);
+      load_channels<L>(gamma, parameters.gamma, c, 1);
+      load_channels<L>(beta, parameters.beta, c, 0);
+      scale *= gamma;
+      store_channels<L>(to[NormalizeFormula::center] + c, mean);
+      load_channels<L>(center, to[NormalizeFormula::center] + c);
+      store_channels<L>(to[NormalizeFormula::scale] + c, scale);
       // The digits of the mean that Compute cannot hold go into the shift.
-      to[NormalizeFormula::shift][c] = static_cast<Compute>(beta - (mean - static_cast<Statistic>(center)) * scale);
-    }
+      store_channels<L>(to[NormalizeFormula::shift] + c, beta - (mean - center) * scale);
+    });
   }
 };
 

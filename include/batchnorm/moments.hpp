@@ -1,5 +1,6 @@
 #pragma once
 
+#include "batchnorm/detail/channels.hpp"
 #include "batchnorm/detail/checks.hpp"
 #include "batchnorm/error.hpp"
 #include "batchnorm/options.hpp"
@@ -59,7 +60,14 @@ struct MomentsView {
   Statistic count;
   const Statistic* mean;
   const Statistic* m2;
-  Statistic var(Index c) const { return count > Statistic(0) ? m2[c] / count : Statistic(0); }
+
+  /// 1 / sqrt(m2 / count + epsilon) of the channels from c on.
+  template <class L>
+  BATCHNORM_INLINE void inverse_std(Index c, double epsilon, typename L::V& inv_std) const {
+    L::load(inv_std, m2 + c);
+    if (count > Statistic(0)) inv_std /= count;
+    invert_std<L>(inv_std, epsilon);
+  }
 };
 
 template <class Statistic>

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cmath>
 #include <limits>
 
 #include "batchnorm/detail/lanes.hpp"
@@ -120,14 +119,5 @@ struct InputGradientFormula {
     dx = in[1] * c[scale] + ((in[0] - c[center]) * c[inv_std] * c[xhat_scale] + c[shift]);
   }
 };
-
-/// 1 / sqrt(var + epsilon); 0 where both are 0, so that a constant channel gives beta then too.
-template <class Statistic>
-Statistic inverse_std(const Statistic& var, double epsilon) {
-  using std::sqrt;
-  const Statistic sum = var + Statistic(epsilon);
-  if (sum == Statistic(0)) return Statistic(0);
-  return Statistic(1) / sqrt(sum);
-}
 
 }  // namespace batchnorm::detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -101,10 +102,24 @@ struct Lanes {
   BATCHNORM_INLINE static void store(T* to, const V& v) {
     if constexpr (Bytes == 0) {
       *to = static_cast<T>(v);
-    } else {
-      static_assert(std::is_same_v<T, Compute>);
+    } else if constexpr (std::is_same_v<T, Compute>) {
       std::memcpy(to, &v, sizeof v);
+    } else {
+#if BATCHNORM_VECTORS
+      const auto raw = __builtin_convertvector(v, typename VectorType<T, Bytes>::type);
+      std::memcpy(to, &raw, sizeof raw);
+#endif
     }
+  }
+
+  BATCHNORM_INLINE static void square_root(V& v) {
+#if BATCHNORM_X86
+    if constexpr (std::is_same_v<Compute, double> && sizeof(V) == 16) {
+      v = __builtin_ia32_sqrtpd(v);
+      return;
+    }
+#endif
+    for (int k = 0; k < count; ++k) v[k] = std::sqrt(v[k]);
   }
 
   /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after

@@ -35,4 +35,10 @@ void fill_columns(Compute* to, Index columns, const Compute& value) {
   for (Index j = 0; j < columns; j += L::count) L::store(to + j, v);
 }
 
+/// Behind the last column one pack more, where the row begins again.
+template <class Compute>
+void repeat_columns(Compute* columns, Index count) {
+  for (Index j = 0; j < max_lanes; ++j) columns[count + j] = columns[j];
+}
+
 }  // namespace batchnorm::detail

@@ -19,8 +19,8 @@ class PartMap {
   Part part;
   std::array<View<const T>, Formula::inputs> in;
   View<T> out;
-  Coefficients per_channel;  // one entry for each channel of the tensor
-  Coefficients per_column;   // scratch for as many columns as the part has and one pack more
+  Coefficients per_channel;  // of every channel of the tensor; one pack more, with the first ones again
+  Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
   Writing writing;
 
   void run() const {
@@ -48,12 +48,11 @@ class PartMap {
   }
 
   void map_rows() const {
-    expand_coefficients();
     const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
     const Index rows_per_line = is_dense() ? rows : 1, length = rows_per_line * width;
     const auto lines = lines_at(part.begin, part.channel_begin, 0, rows / rows_per_line, length);
     dispatch(MapRows<T, Compute, Formula>{lines, out_at(part.begin, part.channel_begin, 0), out.outer_stride,
-                                          per_column, width, writing},
+                                          column_coefficients(), width, writing},
              length);
   }
 
@@ -77,15 +76,19 @@ class PartMap {
   }
 
   /// Coefficients column by column, and the first ones once more behind the last.
-  void expand_coefficients() const {
-    const Index inner = grid.shape.inner, width = part.channels() * inner;
-    for (std::size_t k = 0; k < per_column.size(); ++k) {
-      const Compute* const from = per_channel[k] + part.channel_begin;
-      Compute* const to = per_column[k];
-      if (inner == 1) std::copy_n(from, width, to);
-      for (Index c = 0; inner > 1 && c < part.channels(); ++c) fill_columns(to + c * inner, inner, from[c]);
-      for (Index j = 0; j < max_lanes; ++j) to[width + j] = to[j];
+  Coefficients column_coefficients() const {
+    Coefficients columns = per_column;
+    const Index inner = grid.shape.inner;
+    for (std::size_t k = 0; k < columns.size(); ++k) {
+      Compute* const channels = per_channel[k] + part.channel_begin;
+      if (inner == 1) {
+        columns[k] = channels;
+      } else {
+        for (Index c = 0; c < part.channels(); ++c) fill_columns(columns[k] + c * inner, inner, channels[c]);
+        repeat_columns(columns[k], part.channels() * inner);
+      }
     }
+    return columns;
   }
 };
 

@@ -142,30 +142,39 @@ class Map {
       : partition_(partition), in_(in), out_(out), writing_{pays_to_stream(), pays_to_walk_backwards()} {}
 
   Index computes(Index workers) const {
-    return Formula::coefficients *
-           (Slices<Compute>::padded(partition_.grid.shape.channels) + workers * Slices<Compute>::padded(columns()));
+    return Formula::coefficients * (Slices<Compute>::padded(coefficient_length()) +
+                                    workers * Slices<Compute>::padded(scratch_columns()));
   }
 
   void use(Compute* computes) {
     Slices<Compute> slices(computes);
-    for (Compute*& array : coefficients) array = slices.take(partition_.grid.shape.channels);
+    for (Compute*& array : coefficients_) array = slices.take(coefficient_length());
     scratch_ = slices.take(0);
   }
 
-  void part(Index k, Index worker) const {
-    Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(columns()));
-    Coefficients per_column;
-    for (Compute*& array : per_column) array = slices.take(columns());
-    PartMap<T, Compute, Formula>{partition_.grid, partition_[k], in_, out_, coefficients, per_column, writing_}.run();
+  /// Sets the coefficients of these channels, which `part` will read.
+  template <class Fill>
+  void fill(const Fill& fill, Index begin, Index end) const {
+    fill(coefficients_, begin, end);
+    // Channels are columns: behind the last one the row begins again.
+    const Index channels = partition_.grid.shape.channels;
+    if (!partition_.grid.by_columns || partition_.channel_parts > 1) return;
+    for (Compute* const array : coefficients_) repeat_columns(array, channels);
   }
 
-  Coefficients coefficients{};  // of every channel; to be filled before `part` reads them
+  void part(Index k, Index worker) const {
+    Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(scratch_columns()));
+    Coefficients per_column;
+    for (Compute*& array : per_column) array = slices.take(scratch_columns());
+    PartMap<T, Compute, Formula>{partition_.grid, partition_[k], in_, out_, coefficients_, per_column, writing_}.run();
+  }
 
  private:
-  /// Values that a worker's scratch arrays hold.
-  Index columns() const {
+  Index coefficient_length() const { return partition_.grid.shape.channels + max_lanes; }
+  /// Columns that a worker's scratch arrays hold: where channels are not the columns themselves.
+  Index scratch_columns() const {
     const Grid& grid = partition_.grid;
-    return grid.by_columns ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
+    return grid.by_columns && grid.shape.inner > 1 ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
   }
 
   /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
@@ -195,6 +204,7 @@ class Map {
   Inputs in_;
   View<T> out_;
   Writing writing_;
+  Coefficients coefficients_{};  // of every channel
   Compute* scratch_ = nullptr;
 };
 
@@ -219,7 +229,7 @@ void run(const D& device, const Partition& partition, Map<T, Formula> map, const
   const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
   workspace.reserve(map.computes(threads), 0);
   map.use(workspace.computes());
-  fill(map.coefficients, Index(0), partition.grid.shape.channels);
+  map.fill(fill, 0, partition.grid.shape.channels);
   run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { map.part(k, worker); });
 }
 
@@ -237,13 +247,13 @@ void run(const D& device, const Partition& partition, Reduction<T, ReduceFormula
     run_tasks(device, threads, parts, [&](Index k, Index worker) {
       const Part part = partition[k];
       reduction.part(k, worker);
-      fill(map.coefficients, part.channel_begin, part.channel_end);
+      map.fill(fill, part.channel_begin, part.channel_end);
       map.part(k, worker);
     });
   } else {
     run_tasks(device, threads, parts, [&](Index k, Index worker) { reduction.part(k, worker); });
     reduction.merge();
-    fill(map.coefficients, Index(0), partition.grid.shape.channels);
+    map.fill(fill, 0, partition.grid.shape.channels);
     // Backwards: the end of the tensor is still in the cache.
     run_tasks(device, threads, parts, [&](Index k, Index worker) { map.part(parts - 1 - k, worker); });
   }

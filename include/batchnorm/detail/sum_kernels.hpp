@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "batchnorm/detail/channels.hpp"
 #include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/lines.hpp"
 
@@ -341,21 +342,11 @@ struct JoinColumns {
   }
 };
 
-// Once in a block, channel by channel: vectors of the baseline serve.
-
-template <class Statistic, class F>
-void for_channels(Index channels, const F& f) {
-  using L = Lanes<Statistic, Statistic, has_vectors<Statistic> ? 16 : 0>;
-  Index c = 0;
-  for (; c + L::count <= channels; c += L::count) f(L{}, c);
-  for (; c < channels; ++c) f(Lanes<Statistic, Statistic, 0>{}, c);
-}
-
 /// Sums of `count` values per channel become what Formula gives, in place: first in `sum`, second in `product_sum`.
 template <class Formula, class Statistic>
 void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, Index channels, Index count) {
   const Statistic inv_count = Statistic(1) / Statistic(static_cast<double>(count));
-  for_channels<Statistic>(channels, [&]<class L>(L, Index c) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
     typename L::V center_v, mean_v, sum, product_sum, first, second;
     L::load(center_v, sums.center + c);
     L::load(mean_v, mean + c);
@@ -378,7 +369,7 @@ void merge_channels(Statistic* first, Statistic* second, const Statistic* other_
   }
   const Statistic share = Statistic(static_cast<double>(size)) / Statistic(static_cast<double>(before + size));
   const Statistic cross = Statistic(static_cast<double>(before)) * share;
-  for_channels<Statistic>(channels, [&]<class L>(L, Index c) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
     typename L::V a, b, other_a, other_b;
     L::load(a, first + c);
     L::load(b, second + c);

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cmath>
+
+#include "batchnorm/detail/lanes.hpp"
+
+// What runs once for each channel, not for each value. It is computed in Statistic, and vectors of the baseline serve.
+
+namespace batchnorm::detail {
+
+/// Calls f(lanes, c) for all channels of a range, a vector of them at a time.
+template <class Statistic, class F>
+void for_channels(Index begin, Index end, const F& f) {
+  using L = Lanes<Statistic, Statistic, has_vectors<Statistic> ? 16 : 0>;
+  Index c = begin;
+  for (; c + L::count <= end; c += L::count) f(L{}, c);
+  for (; c < end; ++c) f(Lanes<Statistic, Statistic, 0>{}, c);
+}
+
+/// As many lanes as L has, over an array of another type.
+template <class L, class T>
+using LanesOver = Lanes<T, typename L::Scalar, L::bytes / static_cast<int>(sizeof(typename L::Scalar)) *
+                                                   static_cast<int>(sizeof(T))>;
+
+template <class L, class T>
+BATCHNORM_INLINE void load_channels(typename L::V& v, const T* from) {
+  LanesOver<L, T>::load(v, from);
+}
+
+/// `otherwise` where there is no array.
+template <class L, class T>
+BATCHNORM_INLINE void load_channels(typename L::V& v, const T* from, Index c, double otherwise) {
+  if (from == nullptr) {
+    L::fill(v, typename L::Scalar(otherwise));
+  } else {
+    load_channels<L>(v, from + c);
+  }
+}
+
+/// Rounds to T.
+template <class L, class T>
+BATCHNORM_INLINE void store_channels(T* to, const typename L::V& v) {
+  LanesOver<L, T>::store(to, v);
+}
+
+/// 1 / sqrt(var + epsilon), in place of var; 0 where both are 0, so that a constant channel gives beta then too.
+template <class L>
+BATCHNORM_INLINE void invert_std(typename L::V& var, double epsilon) {
+  using Statistic = typename L::Scalar;
+  const typename L::V sum = var + Statistic(epsilon);
+  if constexpr (L::bytes == 0) {
+    using std::sqrt;
+    var = sum == Statistic(0) ? Statistic(0) : Statistic(Statistic(1) / sqrt(sum));
+  } else {
+    typename L::V root = sum;
+    L::square_root(root);
+    const typename L::V inverse = Statistic(1) / root;
+    var = sum == Statistic(0) ? typename L::V{} : inverse;
+  }
+}
+
+}  // namespace batchnorm::detail
