@@ -19,8 +19,8 @@ void for_channels(Index begin, Index end, const F& f) {
 
 /// As many lanes as L has, over an array of another type.
 template <class L, class T>
-using LanesOver = Lanes<T, typename L::Scalar, L::bytes / static_cast<int>(sizeof(typename L::Scalar)) *
-                                                   static_cast<int>(sizeof(T))>;
+using LanesOver =
+    Lanes<T, typename L::Scalar, L::bytes / static_cast<int>(sizeof(typename L::Scalar)) * static_cast<int>(sizeof(T))>;
 
 template <class L, class T>
 BATCHNORM_INLINE void load_channels(typename L::V& v, const T* from) {

@@ -56,9 +56,7 @@ class Reduction {
   Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
       : partition_(partition), in_(in), mean_(mean), first_(first), second_(second) {}
 
-  Index computes(Index workers) const {
-    return workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_));
-  }
+  Index computes(Index workers) const { return workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_)); }
   Index statistics(Index workers) const {
     const Index slots =
         partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
@@ -142,8 +140,8 @@ class Map {
       : partition_(partition), in_(in), out_(out), writing_{pays_to_stream(), pays_to_walk_backwards()} {}
 
   Index computes(Index workers) const {
-    return Formula::coefficients * (Slices<Compute>::padded(coefficient_length()) +
-                                    workers * Slices<Compute>::padded(scratch_columns()));
+    return Formula::coefficients *
+           (Slices<Compute>::padded(coefficient_length()) + workers * Slices<Compute>::padded(scratch_columns()));
   }
 
   void use(Compute* computes) {

@@ -62,8 +62,8 @@ class PartReduction {
 
   Block block_of(Index begin, Index end, Index channel_begin, Index channel_end) const {
     const Index done = grid.values_before(begin);
-    return {begin, end, channel_begin, channel_end, done - grid.values_before(part.begin),
-            grid.values_before(end) - done};
+    return {
+        begin, end, channel_begin, channel_end, done - grid.values_before(part.begin), grid.values_before(end) - done};
   }
 
   /// Positions [begin, end) of a channel: whole runs, or a piece of one.
@@ -71,8 +71,8 @@ class PartReduction {
     Inputs runs{{}, {}, end - begin, grid.piece_size(begin)};
     for (std::size_t k = 0; k < in.size(); ++k) {
       runs.stride[k] = in[k].outer_stride;
-      runs.in[k] = in[k].data + grid.run_of(begin) * in[k].outer_stride + c * in[k].channel_stride +
-                   grid.piece_begin(begin);
+      runs.in[k] =
+          in[k].data + grid.run_of(begin) * in[k].outer_stride + c * in[k].channel_stride + grid.piece_begin(begin);
     }
     return runs;
   }
@@ -104,8 +104,7 @@ class PartReduction {
 
   void reduce_rows(Index begin, Index end, Index fold) const {
     for (Index row = begin; row < end; row += block_rows * fold) {
-      const Block block =
-          block_of(row, std::min(row + block_rows * fold, end), part.channel_begin, part.channel_end);
+      const Block block = block_of(row, std::min(row + block_rows * fold, end), part.channel_begin, part.channel_end);
       const Inputs rows = rows_of(block, fold);
       center_columns(block, rows, fold);
       dispatch(SumRows<T, Compute, Formula>{rows, scratch.center, scratch.columns}, rows.length);
@@ -127,6 +126,7 @@ class PartReduction {
     const Index inner = grid.shape.inner, width = block.channels() * inner;
     if (Formula::finds_mean && block.before == 0 && inner == 1) {
       if constexpr (Formula::finds_mean) dispatch(FindCenters<T, Compute>{rows, scratch.center}, rows.length);
+      for (Index c = 0; fold > 1 && c < width; ++c) scratch.center[c] = average(scratch.center + c, width, fold, 1);
     } else {
       for (Index c = 0; c < block.channels(); ++c) fill_columns(scratch.center + c * inner, inner, center_of(block, c));
     }
@@ -148,21 +148,33 @@ class PartReduction {
   /// all over the runs, for their beginning may be a border.
   static Compute find_center(const Inputs& runs) {
     constexpr Index samples = 16, sampled_runs = 4;
+    if (runs.lines * runs.length <= samples) return average(runs.in[0], runs.stride[0], runs.lines, runs.length);
     const Compute origin = static_cast<Compute>(*runs.in[0]);
     Compute sums[sampled_runs] = {Compute(0), Compute(0), Compute(0), Compute(0)};
 #pragma GCC unroll 16
     for (Index k = 0; k < samples; ++k) {
-      const Index run = std::min(sample_place(k % sampled_runs, sampled_runs, runs.lines), runs.lines - 1);
-      const Index place = std::min(sample_place(k, samples, runs.length), runs.length - 1);
+      const Index run = sample_place(k % sampled_runs, sampled_runs, runs.lines);
+      const Index place = sample_place(k, samples, runs.length);
       sums[k % sampled_runs] += static_cast<Compute>(runs.in[0][run * runs.stride[0] + place]) - origin;
     }
     return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (Compute(1) / Compute(samples));
   }
 
+  /// About the first value, so that equal ones stay exact.
+  template <class Value>
+  static Compute average(const Value* values, Index stride, Index lines, Index length) {
+    const Compute origin = static_cast<Compute>(*values);
+    Compute sum(0);
+    for (Index line = 0; line < lines; ++line) {
+      for (Index i = 0; i < length; ++i) sum += static_cast<Compute>(values[line * stride + i]) - origin;
+    }
+    return origin + sum / static_cast<Compute>(lines * length);
+  }
+
   /// Joins the columns of a block and merges them into the channels.
   void take_in(const Block& block, Index columns_per_channel, Index fold) const {
-    const JoinColumns<Compute, Statistic> join{scratch.center, scratch.columns,     block.channels(),
-                                               columns_per_channel, fold, scratch.block};
+    const JoinColumns<Compute, Statistic> join{scratch.center, scratch.columns, block.channels(), columns_per_channel,
+                                               fold,           scratch.block};
     dispatch(join, columns_per_channel == 1 ? block.channels() : columns_per_channel);
     if constexpr (widens) widen(block);
     const Index c = block.channel_begin, channels = block.channels();

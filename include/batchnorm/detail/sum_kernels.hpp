@@ -18,7 +18,7 @@ inline constexpr int tile_rows = 8;
 /// put the same value at all of them.
 inline Index sample_place(Index k, Index samples, Index length) {
   constexpr Index golden = 40503, unit = 65536;  // the golden ratio's fraction
-  return samples >= length ? k : (k * golden % unit) * length / unit;
+  return samples == length ? k : (k * golden % unit) * length / unit;
 }
 
 /// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart.
