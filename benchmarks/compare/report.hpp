@@ -122,11 +122,11 @@ inline void print_tables(const std::vector<Cell>& cells) {
   for (const auto& [section, rows] : by_section(cells)) print_section(section, rows, cells);
 }
 
-/// Geometric means over the shapes of networks, and in brackets the least of them.
+/// Geometric means over the shapes of networks; what they would be at the ceiling; and in brackets the least of them.
 inline void print_means(std::vector<Cell> cells) {
   std::erase_if(cells, [](const Cell& cell) { return cell.shape.group != Group::network; });
   if (cells.empty()) return;
-  std::printf("geometric means over the shapes of networks (least)\n");
+  std::printf("geometric means over the shapes of networks, of what the ceiling allows (least)\n");
   const std::vector<std::string> others = competitors(cells);
   std::vector<std::string> header = {"", "of ceiling"};
   header.insert(header.end(), others.begin(), others.end());
@@ -134,14 +134,19 @@ inline void print_means(std::vector<Cell> cells) {
   const auto summary = [](const std::vector<Cell>& rows, const auto& value) {
     Summary result;
     for (const Cell& cell : rows) result.add(value(cell), text_of(cell.problem.dims));
-    if (!result.mean()) return std::string("-");
-    return text_of(result.mean()) + " (" + text_of(result.least()) + " " + result.least_of() + ")";
+    return result;
+  };
+  const auto text = [](const Summary& ours, const std::string& allowed) {
+    if (!ours.mean()) return std::string("-");
+    return text_of(ours.mean()) + allowed + " (" + text_of(ours.least()) + " " + ours.least_of() + ")";
   };
   for (const auto& [section, rows] : by_section(cells)) {
     std::vector<std::string> row = {title(section)};
-    row.push_back(summary(rows, [](const Cell& cell) { return fraction_of_ceiling(cell); }));
+    row.push_back(text(summary(rows, [](const Cell& cell) { return fraction_of_ceiling(cell); }), ""));
     for (const std::string& library : others) {
-      row.push_back(summary(rows, [&](const Cell& cell) { return ratio(cell, library); }));
+      const Summary fractions = summary(rows, [&](const Cell& cell) { return fraction_of_ceiling(cell, library); });
+      const std::string allowed = fractions.mean() ? " of " + text_of(1 / *fractions.mean()) : "";
+      row.push_back(text(summary(rows, [&](const Cell& cell) { return ratio(cell, library); }), allowed));
     }
     table.add(row);
   }

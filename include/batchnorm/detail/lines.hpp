@@ -19,6 +19,21 @@ struct Lines {
   Index length;
 };
 
+/// The runs of several channels, `stride` apart in each input.
+template <class T, int Inputs>
+struct ChannelRuns {
+  Lines<T, Inputs> runs;  // of the first channel
+  std::array<Index, Inputs> stride;
+  Index channels;
+
+  BATCHNORM_INLINE Lines<T, Inputs> of(Index c) const {
+    Lines<T, Inputs> result = runs;
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < Inputs; ++k) result.in[k] += c * stride[k];
+    return result;
+  }
+};
+
 template <class T, std::size_t Inputs>
 BATCHNORM_INLINE void move_by(std::array<const T*, Inputs>& at, const std::array<const T*, Inputs>& from,
                               const std::array<Index, Inputs>& stride, Index lines, Index offset) {

@@ -27,21 +27,24 @@ class PartMap {
     if (grid.by_columns) {
       map_rows();
     } else {
-      for (Index c = part.channel_begin; c < part.channel_end; ++c) map_channel(c);
+      map_runs();
     }
   }
 
  private:
-  void map_channel(Index c) const {
-    std::array<Compute, Formula::coefficients> coefficients;
-    for (std::size_t k = 0; k < coefficients.size(); ++k) coefficients[k] = per_channel[k][c];
+  void map_runs() const {
+    Coefficients coefficients = per_channel;
+    for (Compute*& array : coefficients) array += part.channel_begin;
     for (Index p = part.begin; p < part.end;) {
       // Whole runs together, or what the part has of one run.
       const Index run = grid.run_of(p), offset = grid.piece_begin(p);
       const Index end = grid.pieces == 1 ? part.end : std::min(part.end, (run + 1) * grid.pieces);
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
-      const auto lines = lines_at(run, c, offset, grid.pieces == 1 ? end - p : 1, length);
-      dispatch(MapRuns<T, Compute, Formula>{lines, out_at(run, c, offset), out.outer_stride, coefficients, writing},
+      ChannelRuns<T, Formula::inputs> channels{
+          lines_at(run, part.channel_begin, offset, grid.pieces == 1 ? end - p : 1, length), {}, part.channels()};
+      for (std::size_t k = 0; k < in.size(); ++k) channels.stride[k] = in[k].channel_stride;
+      dispatch(MapRuns<T, Compute, Formula>{channels, out_at(run, part.channel_begin, offset), out.outer_stride,
+                                            out.channel_stride, coefficients, writing},
                length);
       p = end;
     }

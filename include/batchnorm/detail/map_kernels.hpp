@@ -80,9 +80,10 @@ template <class L, int Count>
 struct RunCoefficients {
   typename L::V values[static_cast<std::size_t>(Count)];
 
-  BATCHNORM_INLINE explicit RunCoefficients(const std::array<typename L::Compute, static_cast<std::size_t>(Count)>& c) {
+  BATCHNORM_INLINE RunCoefficients(const std::array<typename L::Compute*, static_cast<std::size_t>(Count)>& from,
+                                   Index c) {
 #pragma GCC unroll 8
-    for (std::size_t k = 0; k < Count; ++k) L::fill(values[k], c[k]);
+    for (std::size_t k = 0; k < Count; ++k) L::fill(values[k], from[k][c]);
   }
   BATCHNORM_INLINE void start(Index, Index) {}
   BATCHNORM_INLINE void next() {}
@@ -115,21 +116,25 @@ template <class T, class Compute, class Formula_>
 struct MapRuns {
   using Scalar = T;
   using Formula = Formula_;
-  Lines<T, Formula::inputs> runs;
+  ChannelRuns<T, Formula::inputs> channels;
   T* out;
-  Index out_stride;
-  std::array<Compute, Formula::coefficients> coefficients;
+  Index out_stride, out_channel_stride;
+  std::array<Compute*, Formula::coefficients> coefficients;  // of each channel
   Writing writing;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    RunCoefficients<L, Formula::coefficients> c(coefficients);
-    RunCoefficients<Lanes<T, Compute, 0>, Formula::coefficients> single(coefficients);
-    for (Index line = 0; line < runs.lines; ++line) {
-      std::array<const T*, Formula::inputs> in;
-      move_by(in, runs.in, runs.stride, line, 0);
-      map_line<L, Formula>(in, out + line * out_stride, runs.length, c, single, writing);
+    for (Index c = 0; c < channels.channels; ++c) {
+      RunCoefficients<L, Formula::coefficients> of_channel(coefficients, c);
+      RunCoefficients<Lanes<T, Compute, 0>, Formula::coefficients> single(coefficients, c);
+      const auto runs = channels.of(c);
+      for (Index line = 0; line < runs.lines; ++line) {
+        std::array<const T*, Formula::inputs> in;
+        move_by(in, runs.in, runs.stride, line, 0);
+        T* const to = out + c * out_channel_stride + line * out_stride;
+        map_line<L, Formula>(in, to, runs.length, of_channel, single, writing);
+      }
     }
     if (writing.streams) L::finish_streaming();
   }

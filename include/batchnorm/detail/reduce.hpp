@@ -83,21 +83,12 @@ class PartReduction {
     const Index positions = std::max<Index>(piece_length / std::max<Index>(grid.shape.inner, 1), 1);
     for (Index p = part.begin; p < part.end; p += positions) {
       const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end);
-      for (Index c = 0; c < block.channels(); ++c) sum_runs(block, c);
+      ChannelRuns<T, Formula::inputs> runs{runs_of(channel_begin, block.begin, block.end), {}, block.channels()};
+      for (std::size_t k = 0; k < in.size(); ++k) runs.stride[k] = in[k].channel_stride;
+      for (Index c = 0; c < block.channels(); ++c) scratch.center[c * Kernel::lanes] = center_of(block, c);
+      dispatch(Kernel{runs, scratch.center, scratch.columns}, runs.runs.length);
       take_in(block, Kernel::lanes, 1);
     }
-  }
-
-  void sum_runs(const Block& block, Index c) const {
-    const Index column = c * Kernel::lanes;
-    const Inputs runs = runs_of(block.channel_begin + c, block.begin, block.end);
-    scratch.center[column] = center_of(block, c);
-    dispatch(Kernel{runs, scratch.center[column], columns_from(column)}, runs.length);
-  }
-
-  Sums<Compute*> columns_from(Index column) const {
-    const Sums<Compute*>& sums = scratch.columns;
-    return {sums.sum + column, sums.sum_error + column, sums.product_sum + column, sums.product_error + column};
   }
 
   // ---- By columns: whole rows, `fold` of them read as one.

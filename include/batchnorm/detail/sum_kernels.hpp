@@ -176,29 +176,28 @@ struct FindCenters {
 template <class T>
 inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(T)), 1);
 
-/// Sums about one center over all runs, in as many lanes as the widest target has.
+/// Sums of each channel about its center over all its runs, in as many lanes as the widest target has.
 template <class T, class Compute, class Formula_>
 struct SumRuns {
   using Scalar = T;
   using Formula = Formula_;
   static constexpr Index lanes = run_lanes<T>;
-  Lines<T, Formula::inputs> runs;
-  Compute center;
-  Sums<Compute*> sums;  // of every lane
+  ChannelRuns<T, Formula::inputs> channels;
+  const Compute* center;  // like the sums, of every lane; the first one counts
+  Sums<Compute*> sums;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    typename L::V center_v[L::per_pack];
+    for (Index c = 0; c < channels.channels; ++c) {
+      typename L::V center_v[L::per_pack];
 #pragma GCC unroll 8
-    for (typename L::V& v : center_v) L::fill(v, center);
-    Totals<L> totals;
-    totals.clear();
-    for (Index line = 0; line < runs.lines; ++line) add_run<L>(line, center_v, totals);
-    totals.store(sums);
-    constexpr Index used = L::per_pack * L::count;
-    for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
-      std::fill_n(array + used, lanes - used, Compute(0));
+      for (typename L::V& v : center_v) L::fill(v, center[c * lanes]);
+      Totals<L> totals;
+      totals.clear();
+      const auto runs = channels.of(c);
+      for (Index line = 0; line < runs.lines; ++line) add_run<L>(runs, line, center_v, totals);
+      totals.store(sums, c * lanes);
     }
   }
 
@@ -221,19 +220,24 @@ struct SumRuns {
       add_compensated(sum[v], sum_error[v], value);
       add_compensated(product_sum[v], product_error[v], product);
     }
-    BATCHNORM_INLINE void store(const Sums<Compute*>& to) const {
+    BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
 #pragma GCC unroll 8
-      for (int v = 0; v < L::per_pack; ++v) {
-        L::Computed::store(to.sum + v * L::count, sum[v]);
-        L::Computed::store(to.sum_error + v * L::count, sum_error[v]);
-        L::Computed::store(to.product_sum + v * L::count, product_sum[v]);
-        L::Computed::store(to.product_error + v * L::count, product_error[v]);
+      for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
+        L::Computed::store(to.sum + lane, sum[v]);
+        L::Computed::store(to.sum_error + lane, sum_error[v]);
+        L::Computed::store(to.product_sum + lane, product_sum[v]);
+        L::Computed::store(to.product_error + lane, product_error[v]);
+      }
+      constexpr Index rest = lanes - L::count * L::per_pack;
+      for (Compute* const array : {to.sum, to.sum_error, to.product_sum, to.product_error}) {
+        std::fill_n(array + lane, rest, Compute(0));
       }
     }
   };
 
   template <class L>
-  BATCHNORM_INLINE void add_run(Index line, const typename L::V (&center_v)[L::per_pack], Totals<L>& totals) const {
+  BATCHNORM_INLINE static void add_run(const Lines<T, Formula::inputs>& runs, Index line,
+                                       const typename L::V (&center_v)[L::per_pack], Totals<L>& totals) {
     constexpr Index step = L::count * L::per_pack;
     std::array<const T*, Formula::inputs> at;
     std::array<Index, Formula::inputs> stride;
