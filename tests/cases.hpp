@@ -83,13 +83,17 @@ inline const std::vector<Layout>& cases() {
   return table;
 }
 
+/// Parameters of 16-bit tensors are float.
+template <class Scalar>
+using Parameter = std::conditional_t<sizeof(Scalar) == 2, float, Scalar>;
+
 /// A tensor, an output gradient and the parameters of a layer.
 template <class Scalar>
 struct Problem {
   Layout layout;
   double epsilon = 1e-5;
   Flat<Scalar> x, dy;
-  Vector<Scalar> gamma, beta;
+  Vector<Parameter<Scalar>> gamma, beta;
 };
 
 /// Normal numbers, deterministic from the seed.
@@ -120,8 +124,8 @@ Problem<Scalar> random_problem(const Layout& layout, unsigned seed = 1) {
   Random random(seed);
   const Index size = layout.size(), channels = layout.channels();
   Problem<Scalar> p{layout, 1e-5, random.flat<Scalar>(size), random.flat<Scalar>(size), {}, {}};
-  p.gamma = random.vector<Scalar>(channels, 1, 0.5);
-  p.beta = random.vector<Scalar>(channels);
+  p.gamma = random.vector<Parameter<Scalar>>(channels, 1, 0.5);
+  p.beta = random.vector<Parameter<Scalar>>(channels);
   const Vector<Scalar> mean = random.vector<Scalar>(channels), std = random.vector<Scalar>(channels).cwiseAbs();
   for (Index i = 0; i < size; ++i) {
     const Index c = layout.channel_of(i);

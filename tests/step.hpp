@@ -18,7 +18,7 @@ template <class Scalar>
 struct Step {
   using Statistic = StatisticOf<Scalar>;
   Flat<Scalar> y, dx, eval_y, eval_dx, infer_y;
-  Vector<Scalar> dgamma, dbeta, eval_dgamma, eval_dbeta;
+  Vector<ParameterOf<Scalar>> dgamma, dbeta, eval_dgamma, eval_dbeta;
   Vector<Statistic> mean, var, running_mean, running_var;
 
   auto all() const {
@@ -110,7 +110,9 @@ Step<Scalar> run_step(const Problem<Scalar>& p, const Device&... device) {
   });
 }
 
-// Every rank and order is compiled once, in cases_float_test.cpp and cases_double_test.cpp.
+// Every rank and order is compiled once, in the tests of the cases.
+extern template Step<Eigen::bfloat16> run_step(const Problem<Eigen::bfloat16>&);
+extern template Step<Eigen::half> run_step(const Problem<Eigen::half>&);
 extern template Step<float> run_step(const Problem<float>&);
 extern template Step<double> run_step(const Problem<double>&);
 

@@ -62,6 +62,7 @@ TEST(Threads, SameBitsWhereTheWorkIsShared) {
   for (const Layout& layout : large_cases()) {
     expect_same_bits_for_any_number_of_threads(random_problem<float>(layout));
     expect_same_bits_for_any_number_of_threads(random_problem<double>(layout));
+    expect_same_bits_for_any_number_of_threads(random_problem<Eigen::bfloat16>(layout));
   }
 }
 

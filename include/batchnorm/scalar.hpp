@@ -13,17 +13,21 @@ namespace batchnorm {
 template <class T>
 using Vector = Eigen::Matrix<T, Eigen::Dynamic, 1>;
 
-/// Per-channel statistics are double, or the scalar itself where that is neither float nor double.
 template <class Scalar>
-using StatisticOf = std::conditional_t<std::is_same_v<Scalar, float> || std::is_integral_v<Scalar>, double, Scalar>;
+inline constexpr bool is_16_bit = std::is_same_v<Scalar, Eigen::half> || std::is_same_v<Scalar, Eigen::bfloat16>;
+
+/// What kernels compute with: 16-bit values as float.
+template <class Scalar>
+using ComputeOf = std::conditional_t<is_16_bit<Scalar>, float, Scalar>;
 
 /// Gamma, beta and their gradients.
 template <class Scalar>
-using ParameterOf = Scalar;
+using ParameterOf = ComputeOf<Scalar>;
 
-/// What kernels compute with.
+/// Per-channel statistics are double, or the scalar itself where that is none of the types above or float.
 template <class Scalar>
-using ComputeOf = Scalar;
+using StatisticOf =
+    std::conditional_t<std::is_same_v<ComputeOf<Scalar>, float> || std::is_integral_v<Scalar>, double, Scalar>;
 
 /// Memory that calls reuse: after the first call with a shape nothing is allocated. One serves one call at a time.
 template <class Scalar>

@@ -17,10 +17,9 @@ void for_channels(Index begin, Index end, const F& f) {
   for (; c < end; ++c) f(Lanes<Statistic, Statistic, 0>{}, c);
 }
 
-/// As many lanes as L has, over an array of another type.
+/// The lanes of L over an array of another type.
 template <class L, class T>
-using LanesOver =
-    Lanes<T, typename L::Scalar, L::bytes / static_cast<int>(sizeof(typename L::Scalar)) * static_cast<int>(sizeof(T))>;
+using LanesOver = Lanes<T, typename L::Compute, L::bytes>;
 
 template <class L, class T>
 BATCHNORM_INLINE void load_channels(typename L::V& v, const T* from) {

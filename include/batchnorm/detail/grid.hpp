@@ -48,7 +48,7 @@ struct Part {
 
 template <class T>
 Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels) {
-  const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(T), 8));
+  const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(ComputeOf<T>), 8));
   const bool short_runs = shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
   const Index pieces = ceil_div(shape.inner, piece_length);
   Grid grid{shape, dense_channels && short_runs, shape.outer * pieces, pieces};

@@ -6,27 +6,11 @@
 #include <cstring>
 #include <type_traits>
 
-#include "batchnorm/options.hpp"
+#include "batchnorm/detail/convert.hpp"
+#include "batchnorm/scalar.hpp"
 
 // How a kernel holds values: one vector register's worth, by the compilers' vector extension, or a single value.
 // Vectors never cross a call by value: a function without the target's attribute would pass them differently.
-
-#if defined(__GNUC__) && !defined(BATCHNORM_SCALAR_ONLY)
-#define BATCHNORM_VECTORS 1
-#define BATCHNORM_INLINE [[gnu::always_inline]] inline
-#elif defined(__GNUC__)
-#define BATCHNORM_VECTORS 0
-#define BATCHNORM_INLINE [[gnu::always_inline]] inline
-#else
-#define BATCHNORM_VECTORS 0
-#define BATCHNORM_INLINE inline
-#endif
-
-#if BATCHNORM_VECTORS && defined(__x86_64__)
-#define BATCHNORM_X86 1
-#else
-#define BATCHNORM_X86 0
-#endif
 
 namespace batchnorm::detail {
 
@@ -53,35 +37,22 @@ inline constexpr auto lane_masks = [] {
   return masks;
 }();
 
-#if BATCHNORM_VECTORS
-template <class T, int Bytes>
-struct VectorType {
-  typedef T type __attribute__((vector_size(Bytes)));
-};
-#else
-template <class T, int Bytes>
-struct VectorType;
-#endif
-template <class T>
-struct VectorType<T, 0> {
-  using type = T;
-};
-
 /// Whether kernels for this scalar use vectors at all.
 template <class Scalar>
-inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
-                                    (std::is_same_v<Scalar, float> || std::is_same_v<Scalar, double>);
+inline constexpr bool has_vectors = BATCHNORM_VECTORS && (std::is_same_v<Scalar, float> ||
+                                                          std::is_same_v<Scalar, double> || is_16_bit<Scalar>);
 
-/// As many T as fill `Bytes` in memory, computed with as Compute; Bytes 0: one plain value.
+/// A vector of `Bytes` bytes to compute with, over an array of T; Bytes 0: one plain value.
 template <class T, class Compute_, int Bytes>
 struct Lanes {
   using Scalar = T;
   using Compute = Compute_;
   static constexpr int bytes = Bytes;
-  static constexpr int count = Bytes == 0 ? 1 : Bytes / static_cast<int>(sizeof(T));
-  using V = typename VectorType<Compute, Bytes == 0 ? 0 : count* static_cast<int>(sizeof(Compute))>::type;
+  static constexpr int count = Bytes == 0 ? 1 : Bytes / static_cast<int>(sizeof(Compute));
+  static constexpr int memory_bytes = count * static_cast<int>(sizeof(T));
+  using V = typename VectorType<Compute, Bytes>::type;
   /// The same lanes over an array of Compute.
-  using Computed = Lanes<Compute, Compute, Bytes == 0 ? 0 : count* static_cast<int>(sizeof(Compute))>;
+  using Computed = Lanes<Compute, Compute, Bytes>;
   /// Vectors in a pack: as many values as the widest register holds.
   static constexpr int per_pack = Bytes == 0 ? 1 : pack_bytes / Bytes;
 
@@ -92,9 +63,9 @@ struct Lanes {
       std::memcpy(&v, from, sizeof v);
     } else {
 #if BATCHNORM_VECTORS
-      typename VectorType<T, Bytes>::type raw;
+      typename Conversion<T, Compute, Bytes>::Raw raw;
       std::memcpy(&raw, from, sizeof raw);
-      v = __builtin_convertvector(raw, V);
+      Conversion<T, Compute, Bytes>::widen(v, raw);
 #endif
     }
   }
@@ -106,10 +77,33 @@ struct Lanes {
       std::memcpy(to, &v, sizeof v);
     } else {
 #if BATCHNORM_VECTORS
-      const auto raw = __builtin_convertvector(v, typename VectorType<T, Bytes>::type);
-      std::memcpy(to, &raw, sizeof raw);
+      typename Conversion<T, Compute, Bytes>::Raw raw;
+      Conversion<T, Compute, Bytes>::round(raw, v);
+      std::memcpy(static_cast<void*>(to), &raw, sizeof raw);
 #endif
     }
+  }
+
+  /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
+  /// finish_streaming.
+  BATCHNORM_INLINE static void stream(T* to, const V& v) {
+    if constexpr (!BATCHNORM_X86 || memory_bytes < 16) {
+      store(to, v);
+    } else if constexpr (std::is_same_v<T, Compute>) {
+      stream_vector(to, v);
+    } else {
+#if BATCHNORM_VECTORS
+      typename Conversion<T, Compute, Bytes>::Raw raw;
+      Conversion<T, Compute, Bytes>::round(raw, v);
+      stream_vector(to, raw);
+#endif
+    }
+  }
+
+  BATCHNORM_INLINE static void finish_streaming() {
+#if BATCHNORM_X86
+    asm volatile("sfence" ::: "memory");
+#endif
   }
 
   BATCHNORM_INLINE static void square_root(V& v) {
@@ -120,27 +114,6 @@ struct Lanes {
     }
 #endif
     for (int k = 0; k < count; ++k) v[k] = std::sqrt(v[k]);
-  }
-
-  /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
-  /// finish_streaming.
-  BATCHNORM_INLINE static void stream(T* to, const V& v) {
-    if constexpr (!BATCHNORM_X86 || Bytes == 0) {
-      store(to, v);
-    } else {
-#if defined(__clang__)
-      __builtin_nontemporal_store(v, reinterpret_cast<V*>(to));
-#elif BATCHNORM_X86
-      if constexpr (Bytes == 16) asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "x"(v));
-      if constexpr (Bytes != 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<V*>(to)) : "v"(v));
-#endif
-    }
-  }
-
-  BATCHNORM_INLINE static void finish_streaming() {
-#if BATCHNORM_X86
-    asm volatile("sfence" ::: "memory");
-#endif
   }
 
   BATCHNORM_INLINE static void clear(V& v) {
@@ -173,6 +146,17 @@ struct Lanes {
       std::memcpy(&kept, &lane_masks<Int>[static_cast<std::size_t>(max_lanes - count + keep)], sizeof kept);
       v = kept ? v : replacement;
     }
+  }
+
+ private:
+  template <class Vector>
+  BATCHNORM_INLINE static void stream_vector(T* to, const Vector& v) {
+#if BATCHNORM_X86 && defined(__clang__)
+    __builtin_nontemporal_store(v, reinterpret_cast<Vector*>(to));
+#elif BATCHNORM_X86
+    if constexpr (sizeof v == 16) asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "x"(v));
+    if constexpr (sizeof v != 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "v"(v));
+#endif
   }
 };
 

@@ -58,7 +58,7 @@ BATCHNORM_INLINE void map_line(const std::array<const typename L::Scalar*, Formu
                                SingleCoefficients& single_coefficients, const Writing& writing) {
   using Single = Lanes<typename L::Scalar, typename L::Compute, 0>;
   if (writing.streams) {
-    const auto misaligned = static_cast<Index>(-reinterpret_cast<std::uintptr_t>(out) % std::max(L::bytes, 1));
+    const auto misaligned = static_cast<Index>(-reinterpret_cast<std::uintptr_t>(out) % L::memory_bytes);
     const Index begin = std::min(misaligned / static_cast<Index>(sizeof(typename L::Scalar)), length);
     const Index end = length - (length - begin) % L::count;
     map_vectors<Single, Formula>(in, out, 0, begin, single_coefficients, {false, false});

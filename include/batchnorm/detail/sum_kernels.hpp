@@ -174,7 +174,7 @@ struct FindCenters {
 };
 
 template <class T>
-inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(T)), 1);
+inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(ComputeOf<T>)), 1);
 
 /// Sums of each channel about its center over all its runs, in as many lanes as the widest target has.
 template <class T, class Compute, class Formula_>
@@ -280,7 +280,7 @@ struct JoinColumns {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    using L = Lanes<Compute, Statistic, Bytes / static_cast<int>(sizeof(Statistic) / sizeof(Compute))>;
+    using L = Lanes<Compute, Statistic, Bytes>;
     Index c = 0;
     if (inner == 1) {
       for (; c + L::count <= channels; c += L::count) join_across<L>(c);

@@ -87,7 +87,7 @@ void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
   using Scalar [[maybe_unused]] = typename Kernel::Scalar;
 #if BATCHNORM_VECTORS
   if constexpr (has_vectors<Scalar>) {
-    if (length >= pack_bytes / static_cast<Index>(sizeof(Scalar))) {
+    if (length >= pack_bytes / static_cast<Index>(sizeof(ComputeOf<Scalar>))) {
       switch (active_target()) {
 #if BATCHNORM_X86
         case Target::avx512:

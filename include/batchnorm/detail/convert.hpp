@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "batchnorm/detail/vectors.hpp"
+#include "batchnorm/scalar.hpp"
+
+// Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic,
+// which every target has. AVX-512 has instructions for half; Clang does not let a template name them.
+
+namespace batchnorm::detail {
+
+#if BATCHNORM_VECTORS
+
+/// As many T as a vector of `Bytes` bytes of Compute has: to Compute, exactly, and back, rounded to nearest even.
+template <class T, class Compute, int Bytes>
+struct Conversion {
+  using V = typename VectorType<Compute, Bytes>::type;
+  using Raw = typename VectorType<T, Bytes / static_cast<int>(sizeof(Compute) / sizeof(T))>::type;
+
+  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) { v = __builtin_convertvector(raw, V); }
+  BATCHNORM_INLINE static void round(Raw& raw, const V& v) { raw = __builtin_convertvector(v, Raw); }
+};
+
+/// Bits of 16-bit values and of floats.
+template <int Bytes>
+struct Bits16 {
+  using V = typename VectorType<float, Bytes>::type;
+  using Bits = typename VectorType<std::uint32_t, Bytes>::type;
+  using Raw = typename VectorType<std::uint16_t, Bytes / 2>::type;
+};
+
+template <class To, class From>
+BATCHNORM_INLINE void copy_bits(To& to, const From& from) {
+  static_assert(sizeof to == sizeof from);
+  std::memcpy(&to, &from, sizeof to);
+}
+
+/// The upper half of a float.
+template <int Bytes>
+struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
+  using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
+
+  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
+    const Bits bits = __builtin_convertvector(raw, Bits) << 16;
+    copy_bits(v, bits);
+  }
+
+  BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
+    Bits bits;
+    copy_bits(bits, v);
+    const Bits rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    const Bits quiet_nan = bits | 0x400000u;
+    const Bits result = (bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
+    raw = __builtin_convertvector(result >> 16, Raw);
+  }
+};
+
+/// 5 bits of exponent, 10 of fraction.
+template <int Bytes>
+struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
+  using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
+
+  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
+#if BATCHNORM_X86 && !defined(__clang__)
+    if constexpr (Bytes == 64) {
+      asm("vcvtph2ps %1, %0" : "=v"(v) : "v"(raw));
+      return;
+    }
+#endif
+    const Bits half = __builtin_convertvector(raw, Bits);
+    const Bits magnitude = half & 0x7fffu;
+    // The exponents differ by 112, also for what is subnormal as half.
+    V scaled;
+    copy_bits(scaled, Bits(magnitude << 13));
+    scaled *= 0x1p112f;
+    Bits bits;
+    copy_bits(bits, scaled);
+    const Bits infinite_or_nan = bits | 0x7f800000u;
+    bits = magnitude >= 0x7c00u ? infinite_or_nan : bits;
+    copy_bits(v, Bits(bits | (half & 0x8000u) << 16));
+  }
+
+  BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
+#if BATCHNORM_X86 && !defined(__clang__)
+    if constexpr (Bytes == 64) {
+      asm("vcvtps2ph $0, %1, %0" : "=v"(raw) : "v"(v));
+      return;
+    }
+#endif
+    Bits bits;
+    copy_bits(bits, v);
+    const Bits magnitude = bits & 0x7fffffffu;
+    const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    // The sum with 0.5 has the step of a subnormal half.
+    V sum;
+    copy_bits(sum, magnitude);
+    sum += 0.5f;
+    Bits subnormal;
+    copy_bits(subnormal, sum);
+    subnormal -= 0x3f000000u;
+    const Bits nan = (magnitude >> 13 & 0x3ffu) | 0x7e00u;
+    Bits result = magnitude < 0x38800000u ? subnormal : normal;
+    result = magnitude >= 0x47800000u ? Bits{} + 0x7c00u : result;
+    result = magnitude > 0x7f800000u ? nan : result;
+    raw = __builtin_convertvector(result | (bits >> 16 & 0x8000u), Raw);
+  }
+};
+
+#endif
+
+}  // namespace batchnorm::detail

@@ -1,0 +1,38 @@
+#pragma once
+
+// The compilers' vector extension, where it is there.
+
+#if defined(__GNUC__) && !defined(BATCHNORM_SCALAR_ONLY)
+#define BATCHNORM_VECTORS 1
+#define BATCHNORM_INLINE [[gnu::always_inline]] inline
+#elif defined(__GNUC__)
+#define BATCHNORM_VECTORS 0
+#define BATCHNORM_INLINE [[gnu::always_inline]] inline
+#else
+#define BATCHNORM_VECTORS 0
+#define BATCHNORM_INLINE inline
+#endif
+
+#if BATCHNORM_VECTORS && defined(__x86_64__)
+#define BATCHNORM_X86 1
+#else
+#define BATCHNORM_X86 0
+#endif
+
+namespace batchnorm::detail {
+
+#if BATCHNORM_VECTORS
+template <class T, int Bytes>
+struct VectorType {
+  typedef T type __attribute__((vector_size(Bytes)));
+};
+#else
+template <class T, int Bytes>
+struct VectorType;
+#endif
+template <class T>
+struct VectorType<T, 0> {
+  using type = T;
+};
+
+}  // namespace batchnorm::detail
