@@ -7,7 +7,13 @@
 #include "batchnorm/scalar.hpp"
 
 // Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic,
-// which every target has. AVX-512 has instructions for half; Clang does not let a template name them.
+// which every target has. Where GCC does not find AVX-512's instructions, they are named; Clang lets no template do so.
+
+#if BATCHNORM_X86 && !defined(__clang__)
+#define BATCHNORM_NAMES_AVX512 1
+#else
+#define BATCHNORM_NAMES_AVX512 0
+#endif
 
 namespace batchnorm::detail {
 
@@ -29,6 +35,26 @@ struct Bits16 {
   using V = typename VectorType<float, Bytes>::type;
   using Bits = typename VectorType<std::uint32_t, Bytes>::type;
   using Raw = typename VectorType<std::uint16_t, Bytes / 2>::type;
+
+  BATCHNORM_INLINE static void extend(Bits& bits, const Raw& raw) {
+#if BATCHNORM_NAMES_AVX512
+    if constexpr (Bytes == 64) {
+      asm("vpmovzxwd %1, %0" : "=v"(bits) : "vm"(raw));
+      return;
+    }
+#endif
+    bits = __builtin_convertvector(raw, Bits);
+  }
+
+  BATCHNORM_INLINE static void truncate(Raw& raw, const Bits& bits) {
+#if BATCHNORM_NAMES_AVX512
+    if constexpr (Bytes == 64) {
+      asm("vpmovdw %1, %0" : "=v"(raw) : "v"(bits));
+      return;
+    }
+#endif
+    raw = __builtin_convertvector(bits, Raw);
+  }
 };
 
 template <class To, class From>
@@ -43,8 +69,9 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
   using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
 
   BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
-    const Bits bits = __builtin_convertvector(raw, Bits) << 16;
-    copy_bits(v, bits);
+    Bits bits;
+    Bits16<Bytes>::extend(bits, raw);
+    copy_bits(v, Bits(bits << 16));
   }
 
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
@@ -53,7 +80,7 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
     const Bits rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
     const Bits quiet_nan = bits | 0x400000u;
     const Bits result = (bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
-    raw = __builtin_convertvector(result >> 16, Raw);
+    Bits16<Bytes>::truncate(raw, result >> 16);
   }
 };
 
@@ -63,13 +90,14 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
   using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
 
   BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
-#if BATCHNORM_X86 && !defined(__clang__)
+#if BATCHNORM_NAMES_AVX512
     if constexpr (Bytes == 64) {
       asm("vcvtph2ps %1, %0" : "=v"(v) : "v"(raw));
       return;
     }
 #endif
-    const Bits half = __builtin_convertvector(raw, Bits);
+    Bits half;
+    Bits16<Bytes>::extend(half, raw);
     const Bits magnitude = half & 0x7fffu;
     // The exponents differ by 112, also for what is subnormal as half.
     V scaled;
@@ -83,7 +111,7 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
   }
 
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
-#if BATCHNORM_X86 && !defined(__clang__)
+#if BATCHNORM_NAMES_AVX512
     if constexpr (Bytes == 64) {
       asm("vcvtps2ph $0, %1, %0" : "=v"(raw) : "v"(v));
       return;
@@ -104,7 +132,7 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
     Bits result = magnitude < 0x38800000u ? subnormal : normal;
     result = magnitude >= 0x47800000u ? Bits{} + 0x7c00u : result;
     result = magnitude > 0x7f800000u ? nan : result;
-    raw = __builtin_convertvector(result | (bits >> 16 & 0x8000u), Raw);
+    Bits16<Bytes>::truncate(raw, result | (bits >> 16 & 0x8000u));
   }
 };
 
