@@ -167,9 +167,21 @@ class BatchNorm {
   const Options& options() const { return options_; }
   Index channels() const { return sums_.channels(); }
 
+  bool has_running_statistics() const { return options_.average.rule != RunningAverage::Rule::none; }
   bool training() const { return training_; }
   void train() { training_ = true; }
   void eval() { training_ = false; }
+
+  /// Throws batchnorm::Error, in the name of `function`, where a vector has another length than it should: whoever got
+  /// it from an accessor may have resized it.
+  void check(const char* function) const {
+    detail::check_length(function, "gamma", gamma_.size(), has_gamma() ? channels() : 0);
+    detail::check_length(function, "beta", beta_.size(), has_beta() ? channels() : 0);
+    detail::check_length(function, "gamma_gradient", gamma_gradient_.size(), gamma_.size());
+    detail::check_length(function, "beta_gradient", beta_gradient_.size(), beta_.size());
+    detail::check_length(function, "running_mean", running_.mean.size(), channels());
+    detail::check_length(function, "running_var", running_.var.size(), channels());
+  }
 
   /// Memory that forward, backward and infer keep for their next call.
   Index workspace_bytes() const { return workspace_.bytes() + pool_.bytes(); }
@@ -185,7 +197,6 @@ class BatchNorm {
 
   bool has_gamma() const { return options_.affine == Affine::scale_and_shift || options_.affine == Affine::scale; }
   bool has_beta() const { return options_.affine == Affine::scale_and_shift || options_.affine == Affine::shift; }
-  bool has_running_statistics() const { return options_.average.rule != RunningAverage::Rule::none; }
   bool normalizes_batch() const { return training_ || !has_running_statistics(); }
 
   detail::Parameters<Scalar> parameters() const { return {detail::data_or_null(gamma_), detail::data_or_null(beta_)}; }
@@ -193,22 +204,12 @@ class BatchNorm {
     return {moments, parameters(), options_.epsilon};
   }
 
-  /// The user may have resized what the accessors gave out.
-  void check_state(const char* function) const {
-    detail::check_length(function, "gamma", gamma_.size(), has_gamma() ? channels() : 0);
-    detail::check_length(function, "beta", beta_.size(), has_beta() ? channels() : 0);
-    detail::check_length(function, "gamma_gradient", gamma_gradient_.size(), gamma_.size());
-    detail::check_length(function, "beta_gradient", beta_gradient_.size(), beta_.size());
-    detail::check_length(function, "running_mean", running_.mean.size(), channels());
-    detail::check_length(function, "running_var", running_.var.size(), channels());
-  }
-
   /// The checks of forward and infer; returns the axis counted from the front.
   template <class X, class Y>
   Index check_forward(const char* function, const X& x, const Y& y, bool of_batch) const {
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
     detail::check_channels(function, x, axis, channels());
-    check_state(function);
+    check(function);
     if (of_batch) {
       detail::check_single_value(function, detail::resolve_shape(x, axis), options_.single_value);
     } else {
@@ -228,7 +229,7 @@ class BatchNorm {
     if (!std::equal(dims.begin(), dims.end(), forward_dimensions_.begin(), forward_dimensions_.end())) {
       detail::fail_dimensions(function, "x", dims, "in the last forward it was", forward_dimensions_);
     }
-    check_state(function);
+    check(function);
     detail::check_same_dimensions(function, "dy", dy, x);
     detail::check_output(function, "dx", dx, x);
     detail::check_overlap(function, "dx", dx, "x", x);

@@ -11,3 +11,4 @@
 #include "batchnorm/forward.hpp"
 #include "batchnorm/backward.hpp"
 #include "batchnorm/batch_norm.hpp"
+#include "batchnorm/fold.hpp"

@@ -87,7 +87,7 @@ struct Lanes {
   /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
   /// finish_streaming.
   BATCHNORM_INLINE static void stream(T* to, const V& v) {
-    if constexpr (!BATCHNORM_X86 || memory_bytes < 16) {
+    if constexpr (!BATCHNORM_X86 || Bytes == 0 || memory_bytes < 16) {
       store(to, v);
     } else if constexpr (std::is_same_v<T, Compute>) {
       stream_vector(to, v);

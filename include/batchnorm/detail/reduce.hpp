@@ -4,6 +4,7 @@
 #include <array>
 
 #include "batchnorm/detail/grid.hpp"
+#include "batchnorm/detail/join.hpp"
 #include "batchnorm/detail/sum_kernels.hpp"
 #include "batchnorm/detail/targets.hpp"
 

@@ -1,0 +1,134 @@
+#pragma once
+
+#include <algorithm>
+
+#include "batchnorm/detail/channels.hpp"
+#include "batchnorm/detail/sum_kernels.hpp"
+
+// From the sums of columns to the results of channels.
+
+namespace batchnorm::detail {
+
+/// What a block gives for each channel: sums about a center.
+template <class Statistic>
+struct ChannelSums {
+  Statistic *center, *sum, *product_sum;
+};
+
+/// The columns of each channel, together, without their errors.
+template <class Compute, class Statistic>
+struct JoinColumns {
+  using Scalar = Compute;
+  const Compute* center;
+  Sums<Compute*> columns;
+  Index channels, inner, fold;  // columns: fold x channels x inner
+  ChannelSums<Statistic> to;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using L = Lanes<Compute, Statistic, Bytes>;
+    Index c = 0;
+    if (inner == 1) {
+      for (; c + L::count <= channels; c += L::count) join_across<L>(c);
+      for (; c < channels; ++c) join_across<Single>(c);
+    }
+    for (; c < channels; ++c) join_channel<L>(c);
+  }
+
+ private:
+  using Single = Lanes<Compute, Statistic, 0>;
+
+  template <class L>
+  BATCHNORM_INLINE void add(Index column, typename L::V& sum, typename L::V& product_sum) const {
+    typename L::V value, error;
+    L::load(value, columns.sum + column);
+    L::load(error, columns.sum_error + column);
+    sum += value - error;
+    L::load(value, columns.product_sum + column);
+    L::load(error, columns.product_error + column);
+    product_sum += value - error;
+  }
+
+  /// Channels side by side, one column each in a row.
+  template <class L>
+  BATCHNORM_INLINE void join_across(Index c) const {
+    typename L::V center_v, sum, product_sum;
+    L::clear(sum);
+    L::clear(product_sum);
+    for (Index k = 0; k < fold; ++k) add<L>(k * channels + c, sum, product_sum);
+    L::load(center_v, center + c);
+    L::Computed::store(to.center + c, center_v);
+    L::Computed::store(to.sum + c, sum);
+    L::Computed::store(to.product_sum + c, product_sum);
+  }
+
+  template <class L>
+  BATCHNORM_INLINE void join_channel(Index c) const {
+    typename L::V sums, product_sums;
+    L::clear(sums);
+    L::clear(product_sums);
+    Statistic sum(0), product_sum(0);
+    for (Index k = 0; k < fold; ++k) {
+      Index column = (k * channels + c) * inner;
+      const Index end = column + inner;
+      for (; column + L::count <= end; column += L::count) add<L>(column, sums, product_sums);
+      for (; column < end; ++column) add<Single>(column, sum, product_sum);
+    }
+    to.center[c] = static_cast<Statistic>(center[c * inner]);
+    to.sum[c] = sum + sum_lanes<L>(sums);
+    to.product_sum[c] = product_sum + sum_lanes<L>(product_sums);
+  }
+
+  template <class L>
+  BATCHNORM_INLINE static Statistic sum_lanes(const typename L::V& v) {
+    Statistic lanes[L::count];
+    L::Computed::store(lanes, v);
+#pragma GCC unroll 4
+    for (int half = L::count / 2; half > 0; half /= 2) {
+#pragma GCC unroll 4
+      for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+    }
+    return lanes[0];
+  }
+};
+
+/// Sums of `count` values per channel become what Formula gives, in place: first in `sum`, second in `product_sum`.
+template <class Formula, class Statistic>
+void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, Index channels, Index count) {
+  const Statistic inv_count = Statistic(1) / Statistic(static_cast<double>(count));
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+    typename L::V center_v, mean_v, sum, product_sum, first, second;
+    L::load(center_v, sums.center + c);
+    L::load(mean_v, mean + c);
+    L::load(sum, sums.sum + c);
+    L::load(product_sum, sums.product_sum + c);
+    Formula::finish(center_v, mean_v, sum, product_sum, inv_count, first, second);
+    L::store(sums.sum + c, first);
+    L::store(sums.product_sum + c, second);
+  });
+}
+
+/// Takes `size` more values per channel into first and second, which have `before`.
+template <class Formula, class Statistic>
+void merge_channels(Statistic* first, Statistic* second, const Statistic* other_first, const Statistic* other_second,
+                    Index channels, Index before, Index size) {
+  if (before == 0) {
+    std::copy_n(other_first, channels, first);
+    std::copy_n(other_second, channels, second);
+    return;
+  }
+  const Statistic share = Statistic(static_cast<double>(size)) / Statistic(static_cast<double>(before + size));
+  const Statistic cross = Statistic(static_cast<double>(before)) * share;
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+    typename L::V a, b, other_a, other_b;
+    L::load(a, first + c);
+    L::load(b, second + c);
+    L::load(other_a, other_first + c);
+    L::load(other_b, other_second + c);
+    Formula::merge(a, b, other_a, other_b, share, cross);
+    L::store(first + c, a);
+    L::store(second + c, b);
+  });
+}
+
+}  // namespace batchnorm::detail
