@@ -20,12 +20,11 @@ TYPED_TEST(SixteenBits, EveryLayoutOnEveryTargetMatchesTheOracle) {
   for (const Layout& layout : cases()) expect_matches_oracle_on_every_target(random_problem<TypeParam>(layout));
 }
 
-/// One channel of every value of the type.
+/// One channel of every value of the type, so many times.
 template <class Scalar>
-Eigen::Tensor<Scalar, 2, Eigen::RowMajor> all_values() {
-  constexpr Index count = Index(1) << 16;
-  Eigen::Tensor<Scalar, 2, Eigen::RowMajor> x(count, 1);
-  for (Index i = 0; i < count; ++i) x(i, 0) = std::bit_cast<Scalar>(static_cast<std::uint16_t>(i));
+Eigen::Tensor<Scalar, 2, Eigen::RowMajor> all_values(Index times) {
+  Eigen::Tensor<Scalar, 2, Eigen::RowMajor> x(times << 16, 1);
+  for (Index i = 0; i < x.size(); ++i) x(i, 0) = std::bit_cast<Scalar>(static_cast<std::uint16_t>(i % (1 << 16)));
   return x;
 }
 
@@ -47,18 +46,39 @@ bool same(Scalar a, Scalar b) {
   return std::isnan(wide_a) ? std::isnan(wide_b) : wide_a == wide_b;
 }
 
+template <class Scalar>
+Index wrongly_scaled(const Eigen::Tensor<Scalar, 2, Eigen::RowMajor>& x, float factor) {
+  const auto y = scaled(x, factor);
+  Index wrong = 0;
+  for (Index i = 0; i < x.size(); ++i) {
+    if (!same(y(i, 0), static_cast<Scalar>(static_cast<float>(x(i, 0)) * factor))) ++wrong;
+  }
+  return wrong;
+}
+
 TYPED_TEST(SixteenBits, EveryValueIsReadExactlyAndRoundedToNearestEven) {
-  const auto x = all_values<TypeParam>();
+  const auto x = all_values<TypeParam>(1);
   for_each_target([&] {
     for (const float factor : {1.0f, 1 / 3.0f, 1.5f, 1.0009765625f, 1e-4f, 3e-8f, 1e4f, 1e30f}) {
-      const auto y = scaled(x, factor);
-      Index wrong = 0;
-      for (Index i = 0; i < x.size(); ++i) {
-        const auto expected = static_cast<TypeParam>(static_cast<float>(x(i, 0)) * factor);
-        if (!same(y(i, 0), expected)) ++wrong;
-      }
-      EXPECT_EQ(wrong, 0) << "times " << factor;
+      EXPECT_EQ(wrongly_scaled(x, factor), 0) << "times " << factor;
     }
+  });
+}
+
+TYPED_TEST(SixteenBits, TensorsBeyondTheCaches) {
+  const auto x = all_values<TypeParam>(70);  // 9 MB: written past the caches
+  for_each_target([&] { EXPECT_EQ(wrongly_scaled(x, 1 / 3.0f), 0); });
+}
+
+TYPED_TEST(SixteenBits, InPlace) {
+  const auto p = random_problem<TypeParam>({{37, 5, 7}});
+  for_each_target([&] {
+    const auto expected = run_step(p);
+    auto x = p.x;
+    BatchNorm<TypeParam> layer = layer_of(p);
+    auto map = tensor<3, Eigen::RowMajor>(x, p.layout);
+    layer.forward(map, map);
+    EXPECT_TRUE(same_bits(x, expected.y));
   });
 }
 

@@ -224,9 +224,9 @@ TEST_F(LayerErrors, ParametersOfAnotherLength) {
 
 TEST_F(LayerErrors, NegativeRunningVariance) {
   layer.running_var()[2] = -1e-9;
-  expect_error("batchnorm::infer: running_var[2] is negative", [&] { layer.infer(x, y); });
+  expect_error("batchnorm::infer: running_var[2] is negative; it must be at least 0", [&] { layer.infer(x, y); });
   layer.eval();
-  expect_error("batchnorm::forward: running_var[2] is negative", [&] { layer.forward(x, y); });
+  expect_error("batchnorm::forward: running_var[2] is negative; it must be at least 0", [&] { layer.forward(x, y); });
   layer.train();
   EXPECT_EQ(error_of([&] { layer.forward(x, y); }), "no error");
 }
@@ -363,6 +363,8 @@ TEST(Errors, MergeOfGradientSums) {
   other.dy.setZero(3);
   EXPECT_EQ(error_of([&] { sums.merge(other); }), "batchnorm::merge: other.dy_centered" + wanted);
   EXPECT_EQ(sums.dy, Eigen::VectorXd::Zero(3));
+  EXPECT_EQ(error_of([] { GradientSums(3).gamma_gradient(Moments(2), 0); }),
+            "batchnorm::gamma_gradient: moments.m2 has length 2; it must have one entry for each of 3 channels");
   GradientSums none, ones(3);
   ones.dy.setOnes();
   none.merge(ones);

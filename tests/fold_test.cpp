@@ -162,7 +162,8 @@ TEST(Fold, Errors) {
   EXPECT_EQ(error_of([&] { requantization(folded, Vector<double>::Ones(2), 1); }),
             "batchnorm::requantization: sum_scale has length 2; it must have one entry for each of 6 channels");
   layer.running_var()[4] = -1;
-  EXPECT_EQ(error_of([&] { scale_shift(layer); }), "batchnorm::scale_shift: running_var[4] is negative");
+  EXPECT_EQ(error_of([&] { scale_shift(layer); }),
+            "batchnorm::scale_shift: running_var[4] is negative; it must be at least 0");
   EXPECT_EQ(error_of([] { scale_shift(BatchNorm<float>(2, {.average = none()})); }),
             "batchnorm::scale_shift: the layer has no running statistics");
 }

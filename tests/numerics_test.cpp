@@ -14,7 +14,8 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 std::vector<Layout> layouts() {
   return {{{600, 17}, Order::row_major, 1},      {{600, 17}, Order::col_major, 1},
           {{4, 5, 20, 20}, Order::row_major, 1}, {{2, 3, 96, 96}, Order::row_major, 1},
-          {{31, 16, 3, 3}, Order::row_major, 1}, {{5, 3}, Order::row_major, 1}};
+          {{31, 16, 3, 3}, Order::row_major, 1}, {{64, 3, 12, 12}, Order::row_major, 1},
+          {{5, 3}, Order::row_major, 1}};
 }
 
 template <class Scalar>
@@ -91,6 +92,39 @@ TEST(Numerics, OneOutlier) {
       x[x.size() / 2] = outlier;
       return x;
     }));
+  }
+}
+
+TEST(Numerics, OneValueAmongZeros) {
+  // The first value is always among the samples that give the center.
+  for (const Layout& layout : {Layout{{256, 4, 14, 14}}, Layout{{6, 3, 64, 64}}, Layout{{4096, 20}}}) {
+    auto p = random_problem<float>(layout);
+    p.x.setZero();
+    for (Index i = 0, channels = 0; channels < layout.channels(); ++i) {
+      if (layout.channel_of(i) == channels) p.x[i] = 1.1f, ++channels;
+    }
+    expect_matches_oracle_on_every_target(p);
+  }
+}
+
+TEST(Numerics, ProductsBelowTheRangeOfFloatWhoseFactorsAddUpToZero) {
+  auto make_x = [](const Layout& layout) {
+    Flat<float> x(layout.size());
+    for (Index i = 0; i < x.size(); ++i) x[i] = i % 2 == 0 ? 1e-30f : -1e-30f;
+    return x;
+  };
+  auto all = problems<float>(make_x, 0);
+  for (auto& p : all) p.dy = p.x;
+  expect_accurate(all);
+}
+
+TEST(Numerics, ChannelsWithoutGradient) {
+  for (const Layout& layout : layouts()) {
+    auto p = random_problem<float>(layout);
+    for (Index i = 0; i < p.dy.size(); ++i)
+      if (layout.channel_of(i) == 1) p.dy[i] = 0;
+    expect_matches_oracle_on_every_target(p);
+    for_each_target([&] { EXPECT_EQ(run_step(p).dgamma[1], 0); });
   }
 }
 

@@ -24,7 +24,8 @@ void expect_coordinates_of_eigen(Order order) {
     for (Index i = 0; i < 2; ++i)
       for (Index j = 0; j < 3; ++j)
         for (Index k = 0; k < 4; ++k)
-          for (Index l = 0; l < 5; ++l) coordinate(i, j, k, l) = Eigen::array<Index, 4>{i, j, k, l}[static_cast<std::size_t>((axis + 4) % 4)];
+          for (Index l = 0; l < 5; ++l)
+            coordinate(i, j, k, l) = Eigen::array<Index, 4>{i, j, k, l}[static_cast<std::size_t>((axis + 4) % 4)];
     const Layout layout{{2, 3, 4, 5}, order, axis};
     for (Index i = 0; i < layout.size(); ++i) ASSERT_EQ(layout.channel_of(i), coordinate.data()[i]) << "axis " << axis;
   }

@@ -42,13 +42,16 @@ void expect_same_bits_for_any_number_of_threads(const Problem<Scalar>& p) {
     EXPECT_TRUE(same_bits(serial, run_step(p, threads->device))) << threads->pool.NumThreads() << " threads";
 }
 
-/// Large enough to be shared out, on layouts with many rows, long runs, many short runs and few channels.
+/// Large enough to be shared out, on layouts with many rows, long runs, many short runs and few channels, also with
+/// rows that are folded (20 and 25 values of 3 and 2 channels).
 std::vector<Layout> large_cases() {
-  return {{{20011, 17}, Order::row_major, 1},       {{20011, 17}, Order::col_major, 1},
-          {{16, 33, 25, 25}, Order::row_major, 1},  {{4, 3, 150, 170}, Order::row_major, 1},
-          {{600, 64, 3, 3}, Order::row_major, 1},   {{8, 41, 37, 24}, Order::row_major, -1},
-          {{2, 70001, 2}, Order::row_major, 1},     {{1, 2, 150001}, Order::row_major, 1},
-          {{24, 37, 2, 9, 11}, Order::col_major, 2}};
+  return {{{20011, 17}, Order::row_major, 1},        {{20011, 17}, Order::col_major, 1},
+          {{16, 33, 25, 25}, Order::row_major, 1},   {{4, 3, 150, 170}, Order::row_major, 1},
+          {{600, 64, 3, 3}, Order::row_major, 1},    {{8, 41, 37, 24}, Order::row_major, -1},
+          {{2, 70001, 2}, Order::row_major, 1},      {{1, 2, 150001}, Order::row_major, 1},
+          {{24, 37, 2, 9, 11}, Order::col_major, 2}, {{2500, 3, 20}, Order::row_major, 1},
+          {{3000, 2, 5, 5}, Order::row_major, 1},    {{64, 50, 14, 14}, Order::row_major, 1},
+          {{300, 1500}, Order::row_major, 1}};
 }
 
 TEST(Threads, SameBitsOnEveryLayout) {

@@ -24,7 +24,7 @@ using ComputeOf = std::conditional_t<is_16_bit<Scalar>, float, Scalar>;
 template <class Scalar>
 using ParameterOf = ComputeOf<Scalar>;
 
-/// Per-channel statistics are double, or the scalar itself where that is none of the types above or float.
+/// Per-channel statistics are double for double, float and 16-bit tensors; for other scalars, the scalar itself.
 template <class Scalar>
 using StatisticOf =
     std::conditional_t<std::is_same_v<ComputeOf<Scalar>, float> || std::is_integral_v<Scalar>, double, Scalar>;

@@ -56,7 +56,8 @@ inline void check_optional_length(const char* function, const char* name, Index 
 template <class V>
 void check_not_negative(const char* function, const char* name, const V& values) {
   for (Index c = 0; c < values.size(); ++c) {
-    if (values[c] < 0) fail(function, std::string(name) + "[" + std::to_string(c) + "] is negative");
+    if (values[c] < 0)
+      fail(function, std::string(name) + "[" + std::to_string(c) + "] is negative; it must be at least 0");
   }
 }
 

@@ -40,6 +40,12 @@ struct MomentFormula {
     return sum - sum == 0 && detail::is_reliable(square_sum, count);
   }
 
+  /// Whether the center is within 1.4 standard deviations of the mean: sum^2 / count <= 2 m2.
+  template <class Compute>
+  static bool is_centered(Compute sum, Compute square_sum, Compute count) {
+    return 3 * sum * sum <= 2 * count * square_sum;
+  }
+
   /// From sums about `center` of 1 / inv_count values.
   template <class V, class Statistic>
   BATCHNORM_INLINE static void finish(const V& center, const V&, const V& sum, const V& square_sum,
@@ -78,7 +84,11 @@ struct GradientFormula {
 
   template <class Compute>
   static bool is_reliable(Compute sum, Compute product_sum, Compute count) {
-    return (sum == 0 && product_sum == 0) || (sum - sum == 0 && detail::is_reliable(product_sum, count));
+    return sum - sum == 0 && detail::is_reliable(product_sum, count);
+  }
+  template <class Compute>
+  static bool is_centered(Compute, Compute, Compute) {
+    return true;
   }
 
   /// `center` is the mean rounded to the kernel's type; the rest of the mean is taken off here.

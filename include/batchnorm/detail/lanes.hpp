@@ -109,7 +109,7 @@ struct Lanes {
   BATCHNORM_INLINE static void square_root(V& v) {
 #if BATCHNORM_X86
     if constexpr (std::is_same_v<Compute, double> && sizeof(V) == 16) {
-      v = __builtin_ia32_sqrtpd(v);
+      asm("sqrtpd %1, %0" : "=x"(v) : "x"(v));
       return;
     }
 #endif
@@ -154,8 +154,8 @@ struct Lanes {
 #if BATCHNORM_X86 && defined(__clang__)
     __builtin_nontemporal_store(v, reinterpret_cast<Vector*>(to));
 #elif BATCHNORM_X86
-    if constexpr (sizeof v == 16) asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "x"(v));
-    if constexpr (sizeof v != 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "v"(v));
+    if constexpr (Bytes == 16) asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "x"(v));
+    if constexpr (Bytes > 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "x"(v));
 #endif
   }
 };

@@ -19,7 +19,7 @@ class PartMap {
   Part part;
   std::array<View<const T>, Formula::inputs> in;
   View<T> out;
-  Coefficients per_channel;  // of every channel of the tensor; one pack more, with the first ones again
+  Coefficients per_channel;  // of every channel of the tensor
   Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
   Writing writing;
 
@@ -78,7 +78,7 @@ class PartMap {
     return dense;
   }
 
-  /// Coefficients column by column, and the first ones once more behind the last.
+  /// Coefficients column by column. Behind the last one the row begins again, if it is the whole row.
   Coefficients column_coefficients() const {
     Coefficients columns = per_column;
     const Index inner = grid.shape.inner;

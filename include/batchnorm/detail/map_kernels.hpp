@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/lines.hpp"
@@ -51,28 +52,30 @@ BATCHNORM_INLINE void map_vectors(const std::array<const typename L::Scalar*, Fo
   }
 }
 
-/// A whole line. Streaming stores must be aligned: single values up to there, and behind the last vector.
+/// A whole line. Streaming stores must be aligned: single values up to there, and behind the last vector. Else the last
+/// vector is shifted back where the values end within it; computed first and stored last, for in place.
 template <class L, class Formula, class Coefficients, class SingleCoefficients>
 BATCHNORM_INLINE void map_line(const std::array<const typename L::Scalar*, Formula::inputs>& in,
                                typename L::Scalar* out, Index length, Coefficients& coefficients,
                                SingleCoefficients& single_coefficients, const Writing& writing) {
   using Single = Lanes<typename L::Scalar, typename L::Compute, 0>;
+  const Index shifted = length - L::count;
+  Index begin = 0, end = round_up(shifted, L::count);
+  typename L::V last;
+  L::clear(last);
   if (writing.streams) {
     const auto misaligned = static_cast<Index>(-reinterpret_cast<std::uintptr_t>(out) % L::memory_bytes);
-    const Index begin = std::min(misaligned / static_cast<Index>(sizeof(typename L::Scalar)), length);
-    const Index end = length - (length - begin) % L::count;
-    map_vectors<Single, Formula>(in, out, 0, begin, single_coefficients, {false, false});
-    map_vectors<L, Formula>(in, out, begin, end, coefficients, writing);
-    map_vectors<Single, Formula>(in, out, end, length, single_coefficients, {false, false});
+    begin = std::min(misaligned / static_cast<Index>(sizeof(typename L::Scalar)), length);
+    end = length - (length - begin) % L::count;
+    for (const auto& [from, to] : {std::pair{Index(0), begin}, std::pair{end, length}}) {
+      map_vectors<Single, Formula>(in, out, from, to, single_coefficients, {false, false});
+    }
   } else {
-    // The last vector is shifted back where the values end within it; computed first and stored last, for in place.
-    const Index shifted = length - L::count;
-    typename L::V last;
     coefficients.start(shifted, 0);
     map_at<L, Formula>(in, shifted, coefficients, last);
-    map_vectors<L, Formula>(in, out, 0, round_up(shifted, L::count), coefficients, writing);
-    L::store(out + shifted, last);
   }
+  map_vectors<L, Formula>(in, out, begin, end, coefficients, writing);
+  if (!writing.streams) L::store(out + shifted, last);
 }
 
 /// By runs: the same coefficients for all values.
@@ -90,7 +93,8 @@ struct RunCoefficients {
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { c = values[k]; }
 };
 
-/// By columns: an array for each coefficient, repeated after each row of `width`. The arrays have one pack more.
+/// By columns: an array for each coefficient, repeated after each row of `width`. Where rows follow one another, the
+/// arrays have one pack more, with the first columns again.
 template <class L, int Count>
 struct ColumnCoefficients {
   std::array<typename L::Compute*, static_cast<std::size_t>(Count)> values;

@@ -154,10 +154,10 @@ class Map {
   template <class Fill>
   void fill(const Fill& fill, Index begin, Index end) const {
     fill(coefficients_, begin, end);
-    // Channels are columns: behind the last one the row begins again.
-    const Index channels = partition_.grid.shape.channels;
-    if (!partition_.grid.by_columns || partition_.channel_parts > 1) return;
-    for (Compute* const array : coefficients_) repeat_columns(array, channels);
+    // Where channels are columns and a part has whole rows, the row begins again behind the last one.
+    const Grid& grid = partition_.grid;
+    if (!grid.by_columns || grid.shape.inner > 1 || partition_.channel_parts > 1) return;
+    for (Compute* const array : coefficients_) repeat_columns(array, grid.shape.channels);
   }
 
   void part(Index k, Index worker) const {
@@ -178,7 +178,8 @@ class Map {
   /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
   bool pays_to_stream() const {
     const Grid& grid = partition_.grid;
-    const bool whole_rows = grid.by_columns && partition_.channel_parts == 1;
+    bool whole_rows = grid.by_columns && partition_.channel_parts == 1 && out_.dense_rows();
+    for (const auto& view : in_) whole_rows = whole_rows && view.dense_rows();
     const Index channels = grid.by_columns ? partition_.channel_step : 1;
     const Index run = whole_rows ? grid.shape.size() : channels * grid.shape.inner;
     bool in_place = false;

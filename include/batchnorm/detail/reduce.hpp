@@ -78,7 +78,7 @@ class PartReduction {
     return runs;
   }
 
-  // ---- By runs: one channel at a time.
+  // ---- By runs: as many channels at a time as have room for their lanes.
 
   void reduce_runs(Index channel_begin, Index channel_end) const {
     const Index positions = std::max<Index>(piece_length / std::max<Index>(grid.shape.inner, 1), 1);
@@ -168,19 +168,42 @@ class PartReduction {
     const JoinColumns<Compute, Statistic> join{scratch.center, scratch.columns, block.channels(), columns_per_channel,
                                                fold,           scratch.block};
     dispatch(join, columns_per_channel == 1 ? block.channels() : columns_per_channel);
-    if constexpr (widens) widen(block);
+    if constexpr (widens) correct(block);
     const Index c = block.channel_begin, channels = block.channels();
     const ChannelSums<Statistic>& sums = scratch.block;
     finish_channels<Formula>(sums, Formula::finds_mean ? sums.center : mean + c, channels, block.count);
     merge_channels<Formula>(first + c, second + c, sums.sum, sums.product_sum, channels, block.before, block.count);
   }
 
-  /// Sums again in Statistic what left the range of Compute.
-  void widen(const Block& block) const {
+  /// Sums again in Statistic what left the range of Compute, or lost too many digits about a center far from the mean.
+  /// (Behind the first block the center is the mean so far: it is far from a block only where the variance is large.)
+  void correct(const Block& block) const {
     const Statistic count(static_cast<double>(block.count));
     for (Index c = 0; c < block.channels(); ++c) {
-      if (!Formula::is_reliable(scratch.block.sum[c], scratch.block.product_sum[c], count)) sum_wide(block, c);
+      const Statistic &sum = scratch.block.sum[c], &product_sum = scratch.block.product_sum[c];
+      const bool reliable = Formula::is_reliable(sum, product_sum, count) &&
+                            (block.before > 0 || Formula::is_centered(sum, product_sum, count));
+      if (!reliable && !take_constant(block, c)) sum_wide(block, c);
     }
+  }
+
+  /// Where the last input is constant (a dead channel, no gradient), its sums are known.
+  [[gnu::noinline, gnu::cold]] bool take_constant(const Block& block, Index c) const {
+    const Inputs runs = runs_of(block.channel_begin + c, block.begin, block.end);
+    const T* const values = runs.in.back();
+    const Statistic value = static_cast<Statistic>(values[0]);
+    if (!(value - value == Statistic(0)) || (!Formula::finds_mean && value != Statistic(0))) return false;
+    for (Index line = 0; line < runs.lines; ++line) {
+      const T* const run = values + line * runs.stride.back();
+      for (Index i = 0; i < runs.length; ++i) {
+        if (run[i] != values[0]) return false;
+      }
+    }
+    if constexpr (Formula::finds_mean) {
+      scratch.block.center[c] = value;
+      scratch.block.sum[c] = scratch.block.product_sum[c] = Statistic(0);
+    }
+    return true;
   }
 
   [[gnu::noinline, gnu::cold]] void sum_wide(const Block& block, Index c) const {
