@@ -10,17 +10,6 @@ using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
 using TensorMap = Eigen::TensorMap<Tensor>;
 
-/// The text of the Error that `f` throws.
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(Errors, AreInvalidArguments) { EXPECT_THROW(BatchNorm<float>(0), std::invalid_argument); }
 
 // ---- Layers and options, when they are made.

@@ -126,16 +126,6 @@ TEST(Fold, Requantization) {
   EXPECT_EQ(same.shift, folded.shift);
 }
 
-template <class F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(Fold, Errors) {
   BatchNorm<float> layer = trained_layer<float>(6);
   const ScaleShift folded = scale_shift(layer);

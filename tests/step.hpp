@@ -155,6 +155,17 @@ void expect_matches_oracle(const Problem<Scalar>& p, const Step<Scalar>& s, Real
   EXPECT_LE(error(s.eval_dbeta, frozen.dbeta), allowed(Quantity::parameter_gradient));
 }
 
+/// The text of the Error that `f` throws.
+template <class F>
+std::string error_of(const F& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
 /// Restores the instruction set at the end of a scope.
 class TargetGuard {
  public:
