@@ -276,7 +276,8 @@ TEST_F(LayerErrors, BlocksThatOverlap) {
   const Matrix before = frame;
   const auto block = [&](Index row, Index column) { return frame.block(row, column, 4, 3); };
   const std::string text = "batchnorm::infer: y overlaps x; it must be the same memory or lie apart";
-  for (const auto& [row, column] : {std::pair<Index, Index>{0, 1}, {0, 2}, {1, 0}, {1, 2}, {3, 2}}) {
+  for (const auto& place : {std::pair<Index, Index>{0, 1}, {0, 2}, {1, 0}, {1, 2}, {3, 2}}) {
+    const Index row = place.first, column = place.second;
     expect_error(text, [&] { layer.infer(block(0, 0), block(row, column)); });
     expect_error(text, [&] { layer.infer(block(row, column), block(0, 0)); });
   }
@@ -284,7 +285,8 @@ TEST_F(LayerErrors, BlocksThatOverlap) {
   expect_error(text, [&] { layer.infer(block(0, 0), other_stride); });
   EXPECT_EQ(frame, before);
 
-  for (const auto& [row, column] : {std::pair<Index, Index>{0, 3}, {0, 7}, {1, 3}, {4, 0}, {3, 3}}) {
+  for (const auto& place : {std::pair<Index, Index>{0, 3}, {0, 7}, {1, 3}, {4, 0}, {3, 3}}) {
+    const Index row = place.first, column = place.second;
     EXPECT_EQ(error_of([&] { layer.infer(block(0, 0), block(row, column)); }), "no error");
     EXPECT_EQ(error_of([&] { layer.infer(block(row, column), block(0, 0)); }), "no error");
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -137,8 +138,9 @@ Dimensions<X> dimensions_of(const X& x) {
   if constexpr (is_dense_rank_2<X>()) {
     return {x.rows(), x.cols()};
   } else {
+    const Eigen::DSizes<Index, TraitsOf<X>::rank> sizes(x.dimensions());
     Dimensions<X> dims;
-    for (std::size_t k = 0; k < dims.size(); ++k) dims[k] = static_cast<Index>(x.dimensions()[k]);
+    std::copy_n(sizes.begin(), dims.size(), dims.begin());
     return dims;
   }
 }
