@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "sanitizers.hpp"
 #include "step.hpp"
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -174,6 +175,8 @@ void watch_phases(const Layout& layout, const F& f) {
   }
 }
 
+#if !defined(BATCHNORM_TEST_ADDRESS_SANITIZER)  // it reads vectors with instructions of its own
+
 TEST(Targets, TheChosenInstructionsTouchTheTensors) {
   const std::vector<Layout> layouts = {{{16, 8, 8, 64}, Order::row_major, -1}, {{4, 8, 64, 64}, Order::row_major, 1}};
   for_each_target([&] {
@@ -183,7 +186,7 @@ TEST(Targets, TheChosenInstructionsTouchTheTensors) {
       watch_phases(layout, [&](const char* phase, const char* what, const MemoryAccess& access) {
         SCOPED_TRACE(testing::Message() << phase << " " << what << ", " << text(layout));
         if (target == Target::scalar) {
-          EXPECT_EQ(access.bytes, 8);
+          EXPECT_LE(access.bytes, 16) << "a compiler may gather scalars into vectors of the baseline";
         } else {
           EXPECT_EQ(access.bytes, vector_bytes);
         }
@@ -195,6 +198,8 @@ TEST(Targets, TheChosenInstructionsTouchTheTensors) {
     }
   });
 }
+
+#endif
 
 TEST(Targets, DecoderKnowsTheInstructions) {
   const auto expect = [](std::vector<unsigned char> code, bool is_avx, int bytes) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "batchnorm/shape.hpp"
@@ -66,13 +67,17 @@ inline void check_single_value(const char* function, const Shape& shape, SingleV
   fail(function, "x has one value per channel; training needs at least two (or SingleValue::allow)");
 }
 
+/// The dimensions of a tensor in its own type of index.
+template <class Y>
+using OwnDimensions = Eigen::array<typename Y::Index, Y::NumIndices>;
+
 template <class Y>
 constexpr bool is_resizable() {
   using Plain = std::remove_cvref_t<Y>;
   if constexpr (is_dense_rank_2<Plain>()) {
     return TraitsOf<Plain>::owning && Plain::SizeAtCompileTime == Eigen::Dynamic;
   } else {
-    return TraitsOf<Plain>::owning && requires(Plain & y, Dimensions<Plain> dims) { y.resize(dims); };
+    return TraitsOf<Plain>::owning && requires(Plain & y, OwnDimensions<Plain> dims) { y.resize(dims); };
   }
 }
 
@@ -103,7 +108,9 @@ void resize_like(Y& y, const X& x) {
     if constexpr (is_dense_rank_2<Y>()) {
       y.resize(dims[0], dims[1]);
     } else {
-      y.resize(dims);
+      OwnDimensions<Y> own;
+      std::transform(dims.begin(), dims.end(), own.begin(), [](Index d) { return static_cast<typename Y::Index>(d); });
+      y.resize(own);
     }
   }
 }

@@ -8,7 +8,7 @@
 
 namespace batchnorm {
 
-/// Eigen::DefaultDevice, Eigen::ThreadPoolDevice, or anything with their numThreads() and enqueueNoNotification().
+/// Eigen::DefaultDevice, Eigen::ThreadPoolDevice, or anything with their numThreads() and getPool()->Schedule().
 template <class D>
 concept Device = std::is_same_v<D, Eigen::DefaultDevice> || requires(const D& device) {
   device.numThreads();
@@ -66,7 +66,7 @@ void run_tasks(const D& device, Index threads, Index tasks, const Task& task) {
     if (threads > 1) {
       const auto queue = std::make_shared<TaskQueue<Task>>(tasks, task);
       for (Index worker = 1; worker < threads; ++worker) {
-        device.enqueueNoNotification([queue, worker] { queue->work(worker); });
+        device.getPool()->Schedule([queue, worker] { queue->work(worker); });
       }
       queue->work(0);
       return queue->wait();
