@@ -61,37 +61,71 @@ using GradientSums = BasicGradientSums<double>;
 
 namespace detail {
 
+/// The gradients of a loss with respect to the batch mean and variance, where those are outputs too; else null.
+template <class Statistic>
+struct StatisticGradients {
+  const Statistic* mean = nullptr;
+  const Statistic* var = nullptr;
+};
+
 /// Sets the coefficients of InputGradientFormula for a range of channels:
-/// dx = gamma inv_std [dy - sum(dy) / n - xhat inv_std sum(dy (x - mean)) / n].
-template <class T>
+/// dx = gamma inv_std [g - sum(g) / n - xhat inv_std sum(g (x - mean)) / n] + dmean / n + 2 (x - mean) dvar / n.
+template <class T, class Act = Identity>
 struct FillInputGradient {
   using Statistic = StatisticOf<T>;
   using Compute = ComputeOf<T>;
+  using Formula = InputGradientFormula<Act>;
   MomentsView<Statistic> moments;
-  const BasicGradientSums<Statistic>& sums;
-  const ParameterOf<T>* gamma;
+  const BasicGradientSums<Statistic>* sums;  // null where the statistics are constants
+  Parameters<T> parameters;
   double epsilon;
+  Act activation = {};
+  StatisticGradients<Statistic> statistics = {};
 
-  void operator()(const std::array<Compute*, InputGradientFormula::coefficients>& to, Index begin, Index end) const {
+  void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = Statistic(1) / moments.count;
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
       typename L::V mean, center, inv_std, scale, dy, dy_centered;
       L::load(mean, moments.mean + c);
-      L::load(dy, sums.dy.data() + c);
-      L::load(dy_centered, sums.dy_centered.data() + c);
+      load_channels<L>(dy, sums == nullptr ? nullptr : sums->dy.data(), c, 0);
+      load_channels<L>(dy_centered, sums == nullptr ? nullptr : sums->dy_centered.data(), c, 0);
       moments.template inverse_std<L>(c, epsilon, inv_std);
-      load_channels<L>(scale, gamma, c, 1);
+      load_channels<L>(scale, parameters.gamma, c, 1);
       scale *= inv_std;
-      const typename L::V xhat_scale = -scale * (inv_std * dy_centered * inv_count);
-      store_channels<L>(to[InputGradientFormula::center] + c, mean);
-      load_channels<L>(center, to[InputGradientFormula::center] + c);
-      store_channels<L>(to[InputGradientFormula::inv_std] + c, inv_std);
-      store_channels<L>(to[InputGradientFormula::scale] + c, scale);
-      store_channels<L>(to[InputGradientFormula::xhat_scale] + c, xhat_scale);
-      // The digits of the mean that Compute cannot hold go into the shift.
-      store_channels<L>(to[InputGradientFormula::shift] + c,
-                        -scale * (dy * inv_count) - (mean - center) * inv_std * xhat_scale);
+      typename L::V xhat_scale = -scale * (inv_std * dy_centered * inv_count);
+      typename L::V shift = -scale * (dy * inv_count);
+      add_statistics<L>(c, inv_std, inv_count, xhat_scale, shift);
+      store_channels<L>(to[Formula::center] + c, mean);
+      load_channels<L>(center, to[Formula::center] + c);
+      store_channels<L>(to[Formula::inv_std] + c, inv_std);
+      store_channels<L>(to[Formula::scale] + c, scale);
+      store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
+      // The digits of the mean that Compute cannot hold go into the shifts.
+      store_channels<L>(to[Formula::shift] + c, shift - (mean - center) * inv_std * xhat_scale);
+      if constexpr (!is_identity<Act>) {
+        typename L::V beta;
+        load_channels<L>(beta, parameters.beta, c, 0);
+        store_channels<L>(to[Formula::beta] + c, beta - (mean - center) * scale);
+      }
     });
+    if constexpr (!is_identity<Act>) fill_constants(activation, to, Formula::constants, begin, end);
+  }
+
+ private:
+  template <class L>
+  BATCHNORM_INLINE void add_statistics(Index c, const typename L::V& inv_std, const Statistic& inv_count,
+                                       typename L::V& xhat_scale, typename L::V& shift) const {
+    typename L::V gradient;
+    if (statistics.mean != nullptr) {
+      L::load(gradient, statistics.mean + c);
+      shift += gradient * inv_count;
+    }
+    if (statistics.var != nullptr) {
+      L::load(gradient, statistics.var + c);
+      const typename L::V scaled = Statistic(2) * gradient * inv_count / inv_std;
+      // Without a spread, x - mean is 0 anyway.
+      xhat_scale += inv_std == Statistic(0) ? gradient - gradient : scaled;
+    }
   }
 };
 
@@ -104,15 +138,17 @@ struct FillScale {
   const ParameterOf<T>* gamma;
   double epsilon;
 
-  void operator()(const std::array<Compute*, NormalizeFormula::coefficients>& to, Index begin, Index end) const {
+  using Formula = NormalizeFormula<Identity>;
+
+  void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
       typename L::V scale, inv_std;
       load_channels<L>(scale, gamma, c, 1);
       moments.template inverse_std<L>(c, epsilon, inv_std);
-      store_channels<L>(to[NormalizeFormula::scale] + c, scale * inv_std);
+      store_channels<L>(to[Formula::scale] + c, scale * inv_std);
     });
-    std::fill(to[NormalizeFormula::center] + begin, to[NormalizeFormula::center] + end, Compute(0));
-    std::fill(to[NormalizeFormula::shift] + begin, to[NormalizeFormula::shift] + end, Compute(0));
+    std::fill(to[Formula::center] + begin, to[Formula::center] + end, Compute(0));
+    std::fill(to[Formula::shift] + begin, to[Formula::shift] + end, Compute(0));
   }
 };
 
@@ -125,23 +161,26 @@ void clear(BasicGradientSums<Statistic>& sums, Index channels) {
 template <class T>
 using PairOf = std::array<View<const T>, 2>;
 
-template <Device D, class T>
-void collect_gradients(const D& device, const PairOf<T>& x_dy, const MomentsView<StatisticOf<T>>& moments,
+/// `fill_normalize` gives what the activation's derivative depends on.
+template <Device D, class T, class Act>
+void collect_gradients(const D& device, const PairOf<T>& x_dy, const FillNormalize<T, Act>& fill_normalize,
                        BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   const Shape& shape = x_dy[0].shape;
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(x_dy), 2);
   run(device, partition,
-      Reduction<T, GradientFormula>(partition, x_dy, moments.mean, sums.dy.data(), sums.dy_centered.data()), workspace);
+      Reduction<T, GradientFormula<Act>>(partition, x_dy, fill_normalize.moments.mean, sums.dy.data(),
+                                         sums.dy_centered.data()),
+      fill_normalize, workspace);
 }
 
-template <Device D, class T>
-void input_gradient(const D& device, const PairOf<T>& x_dy, const View<T>& dx, const FillInputGradient<T>& fill,
+template <Device D, class T, class Act>
+void input_gradient(const D& device, const PairOf<T>& x_dy, const View<T>& dx, const FillInputGradient<T, Act>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 3>{x_dy[0], x_dy[1], dx}), 2);
-  run(device, partition, Map<T, InputGradientFormula>(partition, x_dy, dx), fill, workspace);
+  const Partition partition = make_partition<T>(grid_of(x_dy, dx), 2);
+  run(device, partition, Map<T, InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
 }
 
 /// dx where the statistics are constants; x takes no part.
@@ -149,19 +188,59 @@ template <Device D, class T>
 void scale_gradient(const D& device, const View<const T>& dy, const View<T>& dx, const FillScale<T>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 2>{dy, dx}), 1);
-  run(device, partition, Map<T, NormalizeFormula>(partition, {dy}, dx), fill, workspace);
+  const Partition partition = make_partition<T>(grid_of(Inputs<T, 1>{dy}, dx), 1);
+  run(device, partition, Map<T, NormalizeFormula<Identity>>(partition, {dy}, dx), fill, workspace);
 }
 
 /// collect_gradients and input_gradient, together where the cache allows.
-template <Device D, class T>
-void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& dx, const FillInputGradient<T>& fill,
-                         BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
+template <Device D, class T, class Act>
+void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& dx,
+                         const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
+                         Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
-  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 3>{x_dy[0], x_dy[1], dx}), 2);
-  run(device, partition,
-      Reduction<T, GradientFormula>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
-      Map<T, InputGradientFormula>(partition, x_dy, dx), fill, workspace);
+  const Partition partition = make_partition<T>(grid_of(x_dy, dx), 2);
+  run(device, partition, NoMap{}, NoCoefficients{},
+      Reduction<T, GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
+      FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
+      Map<T, InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
+}
+
+/// Sets the coefficients of ActivationGradientFormula.
+template <class T, class Act>
+struct FillActivation {
+  using Compute = ComputeOf<T>;
+  Act activation;
+
+  template <std::size_t N>
+  void operator()(const std::array<Compute*, N>& to, Index begin, Index end) const {
+    fill_constants(activation, to, 0, begin, end);
+  }
+};
+
+/// dz = dy * act'(y).
+template <Device D, class T, class Act>
+void activation_gradient(const D& device, const PairOf<T>& y_dy, const View<T>& dz, const Act& activation,
+                         Workspace<T>& workspace) {
+  if (dz.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(y_dy, dz), 2);
+  run(device, partition, Map<T, ActivationGradientFormula<Act>>(partition, y_dy, dz),
+      FillActivation<T, Act>{activation}, workspace);
+}
+
+/// activation_gradient, then differentiate_batch with dz for dy, together where the cache allows.
+template <Device D, class T, class Act>
+void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>& y_dy, const View<T>& dx,
+                       const View<T>& dz, const FillInputGradient<T>& fill, const Act& activation,
+                       BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
+  if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
+  const PairOf<T> x_dz{x, dz};
+  const Partition partition = make_partition<T>(grid_of(Inputs<T, 4>{x, y_dy[0], y_dy[1], dz}, dx), 4);
+  Map<T, ActivationGradientFormula<Act>> before(partition, y_dy, dz);
+  before.write_to_cache();
+  run(device, partition, before, FillActivation<T, Act>{activation},
+      Reduction<T, GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
+                                              sums.dy_centered.data()),
+      NoCoefficients{}, Map<T, InputGradientFormula<Identity>>(partition, x_dz, dx), fill, workspace);
 }
 
 }  // namespace detail
@@ -186,7 +265,8 @@ void collect_gradients(const D& device, const X& x, const DY& dy,
   detail::check_same_dimensions(function, "dy", dy, x);
   detail::check_moments(function, moments, views[0].shape);
   detail::WorkspaceOrOwn<T> memory(workspace);
-  detail::collect_gradients(device, views, detail::view_of(moments), sums, memory.get());
+  detail::collect_gradients(device, views, detail::FillNormalize<T>{detail::view_of(moments), {}, options.epsilon},
+                            sums, memory.get());
 }
 
 /// The gradient of x, from sums over the whole batch that `moments` describes.
@@ -224,7 +304,8 @@ void input_gradient(const D& device, const X& x, const DY& dy,
   detail::check_overlap(function, "dx", dx, "dy", dy);
   detail::resize_like(dx, x);
   detail::WorkspaceOrOwn<T> memory(workspace);
-  const detail::FillInputGradient<T> fill{detail::view_of(moments), sums, detail::data_or_null(gamma), options.epsilon};
+  const detail::FillInputGradient<T> fill{
+      detail::view_of(moments), &sums, {detail::data_or_null(gamma), nullptr}, options.epsilon};
   detail::input_gradient(device, views, detail::view_of(dx, axis), fill, memory.get());
 }
 

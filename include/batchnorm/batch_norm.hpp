@@ -9,22 +9,37 @@
 
 namespace batchnorm {
 
-/// A batch normalization layer: gamma, beta, their gradients and the running statistics, over the four phases.
+/// What a backward does with the gradients of gamma and beta.
+enum class ParameterGradients { add, overwrite, skip };
+
+/// What a backward is asked for beside dx.
+template <class Statistic>
+struct BackwardOptions {
+  ParameterGradients parameters = ParameterGradients::add;
+  /// Gradients of the loss with respect to moments().mean and moments().var(), where those are outputs too.
+  const Vector<Statistic>* mean = nullptr;
+  const Vector<Statistic>* var = nullptr;
+};
+
+/// A batch normalization layer: gamma, beta, their gradients and the running statistics, over the four phases, and
+/// what follows in the same pass over memory: an activation, and the sum with a residual z before it.
 ///
-/// Shapes:  x, y, dy, dx of rank 2 or more and equal, `channels` entries on options.axis. An output is resized where it
-///          owns its memory, and must fit where it does not.
+/// Shapes:  x, y, z, dy, dx, dz of rank 2 or more and equal, `channels` entries on options.axis. An output is resized
+///          where it owns its memory, and must fit where it does not.
 /// Threads: calls on one layer must not overlap, except those of `infer`. The same bits for any number of threads.
 /// Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
 /// Memory:  after the first call with a shape nothing is allocated (but by Eigen's thread pool).
-template <class Scalar>
+template <class Scalar, Activation Act = Identity>
 class BatchNorm {
  public:
   using Parameter = ParameterOf<Scalar>;
   using Statistic = StatisticOf<Scalar>;
+  using BackwardOptions = batchnorm::BackwardOptions<Statistic>;
 
   /// Throws: batchnorm::Error when channels < 1, or epsilon is negative or not finite.
-  explicit BatchNorm(Index channels, const Options& options = {})
+  explicit BatchNorm(Index channels, const Options& options = {}, const Act& activation = Act())
       : options_(checked(channels, options)),
+        activation_(activation),
         running_(channels, options.average, options.running_variance),
         gamma_(Vector<Parameter>::Ones(has_gamma() ? channels : 0)),
         beta_(Vector<Parameter>::Zero(has_beta() ? channels : 0)),
@@ -35,65 +50,99 @@ class BatchNorm {
 
   /// In training, normalizes x with its own statistics, and the running ones follow; in eval, with the running ones.
   ///
-  /// Computes: y = gamma * (x - mean) * inv_std + beta, inv_std = 1 / sqrt(var + epsilon), var = m2 / count.
+  /// Computes: y = act(gamma * (x - mean) * inv_std + beta), inv_std = 1 / sqrt(var + epsilon), var = m2 / count.
   /// Aliasing: y may be x (backward then wants x as it was). No other overlap.
   /// Throws:   batchnorm::Error on a shape that does not fit, a single value per channel in training, or a negative
   ///           running variance in eval.
   /// Source:   Ioffe and Szegedy 2015, algorithm 1.
   template <Device D, class X, class Y>
   void forward(const D& device, const X& x, Y&& y) {
-    detail::require_tensor<X>();
     detail::require_output<X, Y>();
-    detail::require_scalar<X, Scalar>();
-    const Index axis = check_forward("forward", x, y, normalizes_batch());
-    detail::resize_like(y, x);
-    const auto dims = detail::dimensions_of(x);
-    forward_dimensions_.assign(dims.begin(), dims.end());
-    differentiates_ = normalizes_batch() ? Differentiates::batch : Differentiates::constants;
-    const detail::View<const Scalar> x_view = detail::view_of(x, axis);
-    if (normalizes_batch()) {
-      detail::normalize_batch<D, Scalar>(device, x_view, detail::view_of(y, axis), moments_, parameters(),
-                                         options_.epsilon, workspace_);
-      if (training_) running_.update(moments_);
-    } else {
-      moments_.count = Statistic(1);
-      moments_.mean = running_.mean;
-      moments_.m2 = running_.var;
-      detail::normalize<D, Scalar>(device, x_view, detail::view_of(y, axis), fill(detail::view_of(moments_)),
-                                   workspace_);
-    }
+    run_forward("forward", device, y, x);
+  }
+
+  /// The same with y = act(gamma * (x - mean) * inv_std + beta + z).
+  ///
+  /// Aliasing: y may be x, or z. No other overlap.
+  template <Device D, class X, class Z, class Y>
+  void forward_add(const D& device, const X& x, const Z& z, Y&& y) {
+    detail::require_output<X, Y>();
+    run_forward("forward_add", device, y, x, z);
   }
 
   /// The gradients of the last forward. x and dy are those of that call; dx is overwritten, the gradients of gamma and
-  /// beta are added to gamma_gradient() and beta_gradient().
+  /// beta are added to gamma_gradient() and beta_gradient(), unless `options` say otherwise.
   ///
-  /// Computes: dx = gamma * inv_std * (dy - sum(dy) / n - xhat * sum(dy * xhat) / n) after training,
-  ///           dx = gamma * inv_std * dy after eval; dgamma = sum(dy * xhat), dbeta = sum(dy).
+  /// Computes: g = dy * act'(v), where v is what the activation saw (computed again from x);
+  ///           dx = gamma * inv_std * (g - sum(g) / n - xhat * sum(g * xhat) / n) after training,
+  ///           dx = gamma * inv_std * g after eval; dgamma = sum(g * xhat), dbeta = sum(g).
+  ///           With options.mean and var: dx += mean / n + 2 * (x - mean) * var / n.
   /// Aliasing: dx may be dy, or x. No other overlap.
-  /// Throws:   batchnorm::Error without a forward, or on a shape other than in that forward.
+  /// Throws:   batchnorm::Error without a forward, on a shape other than in that forward, or on gradients of mean or
+  ///           var after eval.
   /// Source:   Ioffe and Szegedy 2015, section 3.
   template <Device D, class X, class DY, class DX>
-  void backward(const D& device, const X& x, const DY& dy, DX&& dx) {
-    detail::require_tensor<X>();
-    detail::require_same_layout<X, DY>();
+  void backward(const D& device, const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
+    constexpr const char* function = "backward";
+    require_inputs<X, DY>();
     detail::require_output<X, DX>();
-    detail::require_scalar<X, Scalar>();
-    const Index axis = check_backward(x, dy, dx);
+    const Index axis = check_backward(function, x, options, dy);
+    detail::check_output(function, "dx", dx, x);
+    detail::check_overlap(function, "dx", dx, "x", x);
+    detail::check_overlap(function, "dx", dx, "dy", dy);
     detail::resize_like(dx, x);
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
     const auto dx_view = detail::view_of(dx, axis);
-    const auto moments = detail::view_of(moments_);
     if (differentiates_ == Differentiates::batch) {
-      const detail::FillInputGradient<Scalar> fill{moments, sums_, parameters().gamma, options_.epsilon};
-      detail::differentiate_batch<D, Scalar>(device, x_dy, dx_view, fill, sums_, workspace_);
+      detail::differentiate_batch<D, Scalar>(device, x_dy, dx_view, fill_input_gradient(activation_, options), sums_,
+                                             workspace_);
     } else {
-      detail::collect_gradients<D, Scalar>(device, x_dy, moments, sums_, workspace_);
-      const detail::FillScale<Scalar> fill{moments, parameters().gamma, options_.epsilon};
-      detail::scale_gradient<D, Scalar>(device, x_dy[1], dx_view, fill, workspace_);
+      differentiate_constants(device, x_dy, dx_view, activation_, options);
     }
-    detail::add_gamma_gradient(moments, sums_.dy_centered.data(), options_.epsilon, gamma_gradient_.data(),
-                               gamma_gradient_.size());
-    for (Index c = 0; c < beta_gradient_.size(); ++c) beta_gradient_[c] += static_cast<Parameter>(sums_.dy[c]);
+    take_parameter_gradients(options.parameters);
+  }
+
+  /// The gradients of the last forward_add, whose output was y.
+  ///
+  /// Computes: dz = dy * act'(y), then as in backward with dz for g.
+  /// Aliasing: dz may be dy, or y; dx may be x. No other overlap.
+  template <Device D, class X, class Y, class DY, class DX, class DZ>
+  void backward_add(const D& device, const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
+                    const BackwardOptions& options = {}) {
+    constexpr const char* function = "backward_add";
+    require_inputs<X, Y>();
+    require_inputs<X, DY>();
+    detail::require_output<X, DX>();
+    detail::require_output<X, DZ>();
+    const Index axis = check_backward(function, x, options, dy);
+    check_backward_add(function, x, y, dy, dx, dz);
+    detail::resize_like(dx, x);
+    detail::resize_like(dz, x);
+    const detail::View<const Scalar> x_view = detail::view_of(x, axis);
+    const detail::PairOf<Scalar> y_dy{detail::view_of(y, axis), detail::view_of(dy, axis)};
+    const detail::View<Scalar> dx_view = detail::view_of(dx, axis), dz_view = detail::view_of(dz, axis);
+    if (differentiates_ == Differentiates::batch) {
+      detail::differentiate_sum<D, Scalar>(device, x_view, y_dy, dx_view, dz_view,
+                                           fill_input_gradient(Identity(), options), activation_, sums_, workspace_);
+    } else {
+      detail::activation_gradient<D, Scalar>(device, y_dy, dz_view, activation_, workspace_);
+      differentiate_constants(device, {x_view, dz_view}, dx_view, Identity(), options);
+    }
+    take_parameter_gradients(options.parameters);
+  }
+
+  /// The gradients of gamma and beta alone, of the last forward.
+  ///
+  /// Throws: batchnorm::Error without a forward, or on a shape other than in that forward.
+  template <Device D, class X, class DY>
+  void backward_parameters(const D& device, const X& x, const DY& dy,
+                           ParameterGradients parameters = ParameterGradients::add) {
+    require_inputs<X, DY>();
+    const Index axis = check_backward("backward_parameters", x, {.parameters = parameters}, dy);
+    if (!wants(parameters)) return;
+    detail::collect_gradients<D, Scalar>(device, {detail::view_of(x, axis), detail::view_of(dy, axis)},
+                                         fill(detail::view_of(moments_)), sums_, workspace_);
+    take_parameter_gradients(parameters);
   }
 
   /// Normalizes x with the running statistics, in either mode (with none() as the average: with those of x).
@@ -103,20 +152,17 @@ class BatchNorm {
   /// Throws:   batchnorm::Error on a shape that does not fit, or a negative running variance.
   template <Device D, class X, class Y>
   void infer(const D& device, const X& x, Y&& y) const {
-    detail::require_tensor<X>();
     detail::require_output<X, Y>();
-    detail::require_scalar<X, Scalar>();
-    const Index axis = check_forward("infer", x, y, !has_running_statistics());
-    detail::resize_like(y, x);
-    const detail::View<const Scalar> x_view = detail::view_of(x, axis);
-    const typename detail::WorkspacePool<Scalar>::Loan memory(pool_);
-    if (has_running_statistics()) {
-      detail::normalize<D, Scalar>(device, x_view, detail::view_of(y, axis), fill(detail::view_of(running_)),
-                                   memory->workspace);
-    } else {
-      detail::normalize_batch<D, Scalar>(device, x_view, detail::view_of(y, axis), memory->moments, parameters(),
-                                         options_.epsilon, memory->workspace);
-    }
+    run_infer("infer", device, y, x);
+  }
+
+  /// The same with y = act(gamma * (x - mean) * inv_std + beta + z).
+  ///
+  /// Aliasing: y may be x, or z. No other overlap.
+  template <Device D, class X, class Z, class Y>
+  void infer_add(const D& device, const X& x, const Z& z, Y&& y) const {
+    detail::require_output<X, Y>();
+    run_infer("infer_add", device, y, x, z);
   }
 
   /// On the calling thread.
@@ -124,13 +170,31 @@ class BatchNorm {
   void forward(const X& x, Y&& y) {
     forward(Eigen::DefaultDevice{}, x, std::forward<Y>(y));
   }
+  template <class X, class Z, class Y>
+  requires(!Device<X>) void forward_add(const X& x, const Z& z, Y&& y) {
+    forward_add(Eigen::DefaultDevice{}, x, z, std::forward<Y>(y));
+  }
   template <class X, class DY, class DX>
-  void backward(const X& x, const DY& dy, DX&& dx) {
-    backward(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx));
+  requires(!Device<X>) void backward(const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
+    backward(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx), options);
+  }
+  template <class X, class Y, class DY, class DX, class DZ>
+  requires(!Device<X>) void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
+                                         const BackwardOptions& options = {}) {
+    backward_add(Eigen::DefaultDevice{}, x, y, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
+  }
+  template <class X, class DY>
+  requires(!Device<X>) void backward_parameters(const X& x, const DY& dy,
+                                                ParameterGradients parameters = ParameterGradients::add) {
+    backward_parameters(Eigen::DefaultDevice{}, x, dy, parameters);
   }
   template <class X, class Y>
   void infer(const X& x, Y&& y) const {
     infer(Eigen::DefaultDevice{}, x, std::forward<Y>(y));
+  }
+  template <class X, class Z, class Y>
+  requires(!Device<X>) void infer_add(const X& x, const Z& z, Y&& y) const {
+    infer_add(Eigen::DefaultDevice{}, x, z, std::forward<Y>(y));
   }
 
   /// The whole state, to be read by an optimizer or a file format and to be written by them. Vectors that
@@ -165,6 +229,7 @@ class BatchNorm {
   /// What the last forward normalized with.
   const BasicMoments<Statistic>& moments() const { return moments_; }
   const Options& options() const { return options_; }
+  const Act& activation() const { return activation_; }
   Index channels() const { return sums_.channels(); }
 
   bool has_running_statistics() const { return options_.average.rule != RunningAverage::Rule::none; }
@@ -200,13 +265,98 @@ class BatchNorm {
   bool normalizes_batch() const { return training_ || !has_running_statistics(); }
 
   detail::Parameters<Scalar> parameters() const { return {detail::data_or_null(gamma_), detail::data_or_null(beta_)}; }
-  detail::FillNormalize<Scalar> fill(const detail::MomentsView<Statistic>& moments) const {
-    return {moments, parameters(), options_.epsilon};
+  detail::FillNormalize<Scalar, Act> fill(const detail::MomentsView<Statistic>& moments) const {
+    return {moments, parameters(), options_.epsilon, activation_};
+  }
+
+  template <class X, class Other>
+  static constexpr void require_inputs() {
+    detail::require_same_layout<X, Other>();
+    detail::require_scalar<X, Scalar>();
+  }
+
+  /// `z`: the residual, or none.
+  template <Device D, class X, class Y, class... Z>
+  void run_forward(const char* function, const D& device, Y& y, const X& x, const Z&... z) {
+    const Index axis = check_forward(function, normalizes_batch(), y, x, z...);
+    detail::resize_like(y, x);
+    const auto dims = detail::dimensions_of(x);
+    forward_dimensions_.assign(dims.begin(), dims.end());
+    differentiates_ = normalizes_batch() ? Differentiates::batch : Differentiates::constants;
+    const detail::Inputs<Scalar, 1 + sizeof...(Z)> in{detail::view_of(x, axis), detail::view_of(z, axis)...};
+    if (normalizes_batch()) {
+      detail::normalize_batch<D, Scalar>(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
+                                         activation_, workspace_);
+      if (training_) running_.update(moments_);
+    } else {
+      moments_.count = Statistic(1);
+      moments_.mean = running_.mean;
+      moments_.m2 = running_.var;
+      detail::normalize<D, Scalar>(device, in, detail::view_of(y, axis), fill(detail::view_of(moments_)), workspace_);
+    }
+  }
+
+  template <Device D, class X, class Y, class... Z>
+  void run_infer(const char* function, const D& device, Y& y, const X& x, const Z&... z) const {
+    const Index axis = check_forward(function, !has_running_statistics(), y, x, z...);
+    detail::resize_like(y, x);
+    const detail::Inputs<Scalar, 1 + sizeof...(Z)> in{detail::view_of(x, axis), detail::view_of(z, axis)...};
+    const typename detail::WorkspacePool<Scalar>::Loan memory(pool_);
+    if (has_running_statistics()) {
+      detail::normalize<D, Scalar>(device, in, detail::view_of(y, axis), fill(detail::view_of(running_)),
+                                   memory->workspace);
+    } else {
+      detail::normalize_batch<D, Scalar>(device, in, detail::view_of(y, axis), memory->moments, parameters(),
+                                         options_.epsilon, activation_, memory->workspace);
+    }
+  }
+
+  template <class A>
+  detail::FillInputGradient<Scalar, A> fill_input_gradient(const A& activation, const BackwardOptions& options) const {
+    const auto data = [](const Vector<Statistic>* vector) { return vector == nullptr ? nullptr : vector->data(); };
+    return {detail::view_of(moments_),
+            differentiates_ == Differentiates::batch ? &sums_ : nullptr,
+            parameters(),
+            options_.epsilon,
+            activation,
+            {data(options.mean), data(options.var)}};
+  }
+
+  /// Where the statistics are constants, dx does not wait for any sum.
+  template <Device D, class A>
+  void differentiate_constants(const D& device, const detail::PairOf<Scalar>& x_dy, const detail::View<Scalar>& dx,
+                               const A& activation, const BackwardOptions& options) {
+    const auto moments = detail::view_of(moments_);
+    if (wants(options.parameters)) {
+      const detail::FillNormalize<Scalar, A> fill_normalize{moments, parameters(), options_.epsilon, activation};
+      detail::collect_gradients<D, Scalar>(device, x_dy, fill_normalize, sums_, workspace_);
+    }
+    if constexpr (detail::is_identity<A>) {
+      const detail::FillScale<Scalar> fill_scale{moments, parameters().gamma, options_.epsilon};
+      detail::scale_gradient<D, Scalar>(device, x_dy[1], dx, fill_scale, workspace_);
+    } else {
+      detail::input_gradient<D, Scalar>(device, x_dy, dx, fill_input_gradient(activation, options), workspace_);
+    }
+  }
+
+  bool wants(ParameterGradients parameters) const {
+    return parameters != ParameterGradients::skip && (has_gamma() || has_beta());
+  }
+
+  void take_parameter_gradients(ParameterGradients parameters) {
+    if (!wants(parameters)) return;
+    if (parameters == ParameterGradients::overwrite) zero_gradients();
+    detail::add_gamma_gradient(detail::view_of(moments_), sums_.dy_centered.data(), options_.epsilon,
+                               gamma_gradient_.data(), gamma_gradient_.size());
+    for (Index c = 0; c < beta_gradient_.size(); ++c) beta_gradient_[c] += static_cast<Parameter>(sums_.dy[c]);
   }
 
   /// The checks of forward and infer; returns the axis counted from the front.
-  template <class X, class Y>
-  Index check_forward(const char* function, const X& x, const Y& y, bool of_batch) const {
+  template <class X, class Y, class... Z>
+  Index check_forward(const char* function, bool of_batch, const Y& y, const X& x, const Z&... z) const {
+    detail::require_tensor<X>();
+    detail::require_scalar<X, Scalar>();
+    (require_inputs<X, Z>(), ...);
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
     detail::check_channels(function, x, axis, channels());
     check(function);
@@ -215,14 +365,16 @@ class BatchNorm {
     } else {
       detail::check_not_negative(function, "running_var", running_.var);
     }
+    (detail::check_same_dimensions(function, "z", z, x), ...);
     detail::check_output(function, "y", y, x);
     detail::check_overlap(function, "y", y, "x", x);
+    (detail::check_overlap(function, "y", y, "z", z), ...);
     return axis;
   }
 
-  template <class X, class DY, class DX>
-  Index check_backward(const X& x, const DY& dy, const DX& dx) const {
-    constexpr const char* function = "backward";
+  /// The checks of the inputs of every backward; returns the axis counted from the front.
+  template <class X, class DY>
+  Index check_backward(const char* function, const X& x, const BackwardOptions& options, const DY& dy) const {
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
     if (differentiates_ == Differentiates::nothing) detail::fail(function, "there has been no forward");
     const auto dims = detail::dimensions_of(x);
@@ -231,13 +383,35 @@ class BatchNorm {
     }
     check(function);
     detail::check_same_dimensions(function, "dy", dy, x);
-    detail::check_output(function, "dx", dx, x);
-    detail::check_overlap(function, "dx", dx, "x", x);
-    detail::check_overlap(function, "dx", dx, "dy", dy);
+    check_statistic_gradient(function, "options.mean", options.mean);
+    check_statistic_gradient(function, "options.var", options.var);
     return axis;
   }
 
+  template <class X, class Y, class DY, class DX, class DZ>
+  static void check_backward_add(const char* function, const X& x, const Y& y, const DY& dy, const DX& dx,
+                                 const DZ& dz) {
+    detail::check_same_dimensions(function, "y", y, x);
+    detail::check_output(function, "dx", dx, x);
+    detail::check_output(function, "dz", dz, x);
+    detail::check_overlap(function, "dx", dx, "x", x);
+    detail::check_overlap(function, "dz", dz, "y", y);
+    detail::check_overlap(function, "dz", dz, "dy", dy);
+    detail::check_disjoint(function, "dx", dx, "y", y);
+    detail::check_disjoint(function, "dx", dx, "dy", dy);
+    detail::check_disjoint(function, "dx", dx, "dz", dz);
+    detail::check_disjoint(function, "dz", dz, "x", x);
+  }
+
+  void check_statistic_gradient(const char* function, const char* name, const Vector<Statistic>* gradient) const {
+    if (gradient == nullptr) return;
+    detail::check_length(function, name, gradient->size(), channels());
+    if (differentiates_ == Differentiates::batch) return;
+    detail::fail(function, std::string(name) + " is given; the last forward normalized with constants");
+  }
+
   Options options_;
+  Act activation_;
   BasicRunningStatistics<Statistic> running_;
   Vector<Parameter> gamma_, beta_, gamma_gradient_, beta_gradient_;
   BasicMoments<Statistic> moments_;

@@ -13,11 +13,12 @@ struct ScaleShift {
   Vector<double> scale, shift;
 };
 
-/// What the layer does in inference: scale = gamma / sqrt(running_var + epsilon), shift = beta - running_mean * scale.
+/// What the layer does in inference, before its activation: scale = gamma / sqrt(running_var + epsilon), shift = beta -
+/// running_mean * scale.
 ///
 /// Throws: batchnorm::Error without running statistics, or with a negative running variance.
-template <class Scalar>
-ScaleShift scale_shift(const BatchNorm<Scalar>& layer) {
+template <class Scalar, Activation Act>
+ScaleShift scale_shift(const BatchNorm<Scalar, Act>& layer) {
   constexpr const char* function = "scale_shift";
   layer.check(function);
   if (!layer.has_running_statistics()) detail::fail(function, "the layer has no running statistics");

@@ -21,16 +21,28 @@ auto data_or_null(const V& vector) {
   return vector.size() == 0 ? nullptr : vector.data();
 }
 
+/// Sets what an activation is made of, the same for a range of channels.
+template <class Act, class Arrays>
+void fill_constants(const Act& activation, const Arrays& to, std::size_t first, Index begin, Index end) {
+  using Compute = std::remove_pointer_t<typename Arrays::value_type>;
+  for (const double value : activation.values()) {
+    std::fill(to[first] + begin, to[first] + end, static_cast<Compute>(value));
+    ++first;
+  }
+}
+
 /// Sets the coefficients of NormalizeFormula for a range of channels.
-template <class T>
+template <class T, class Act = Identity>
 struct FillNormalize {
   using Statistic = StatisticOf<T>;
   using Compute = ComputeOf<T>;
   MomentsView<Statistic> moments;
   Parameters<T> parameters;
   double epsilon;
+  Act activation = {};
+  using Formula = NormalizeFormula<Act>;
 
-  void operator()(const std::array<Compute*, NormalizeFormula::coefficients>& to, Index begin, Index end) const {
+  void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
       typename L::V mean, center, scale, gamma, beta;
       L::load(mean, moments.mean + c);
@@ -38,12 +50,13 @@ struct FillNormalize {
       load_channels<L>(gamma, parameters.gamma, c, 1);
       load_channels<L>(beta, parameters.beta, c, 0);
       scale *= gamma;
-      store_channels<L>(to[NormalizeFormula::center] + c, mean);
-      load_channels<L>(center, to[NormalizeFormula::center] + c);
-      store_channels<L>(to[NormalizeFormula::scale] + c, scale);
+      store_channels<L>(to[Formula::center] + c, mean);
+      load_channels<L>(center, to[Formula::center] + c);
+      store_channels<L>(to[Formula::scale] + c, scale);
       // The digits of the mean that Compute cannot hold go into the shift.
-      store_channels<L>(to[NormalizeFormula::shift] + c, beta - (mean - center) * scale);
+      store_channels<L>(to[Formula::shift] + c, beta - (mean - center) * scale);
     });
+    fill_constants(activation, to, Formula::constants, begin, end);
   }
 };
 
@@ -61,26 +74,35 @@ void collect_moments(const D& device, const View<const T>& x, BasicMoments<Stati
   if (x.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(std::array{x}), 1);
   run(device, partition, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
-      workspace);
+      NoCoefficients{}, workspace);
 }
 
-template <Device D, class T>
-void normalize(const D& device, const View<const T>& x, const View<T>& y, const FillNormalize<T>& fill,
+/// x, or x and z.
+template <class T, std::size_t N>
+using Inputs = std::array<View<const T>, N>;
+
+template <class Act, std::size_t N>
+using NormalizeFormulaOf = std::conditional_t<N == 1, NormalizeFormula<Act>, NormalizeAddFormula<Act>>;
+
+template <Device D, class T, std::size_t N, class Act>
+void normalize(const D& device, const Inputs<T, N>& in, const View<T>& y, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
-  if (x.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 2>{x, y}), 1);
-  run(device, partition, Map<T, NormalizeFormula>(partition, {x}, y), fill, workspace);
+  if (y.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(in, y), N);
+  run(device, partition, Map<T, NormalizeFormulaOf<Act, N>>(partition, in, y), fill, workspace);
 }
 
 /// collect_moments and normalize, together where the cache allows.
-template <Device D, class T>
-void normalize_batch(const D& device, const View<const T>& x, const View<T>& y, BasicMoments<StatisticOf<T>>& moments,
-                     const Parameters<T>& parameters, double epsilon, Workspace<T>& workspace) {
-  prepare(moments, x.shape);
-  if (x.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(std::array<View<const T>, 2>{x, y}), 1);
-  run(device, partition, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
-      Map<T, NormalizeFormula>(partition, {x}, y), FillNormalize<T>{view_of(moments), parameters, epsilon}, workspace);
+template <Device D, class T, std::size_t N, class Act>
+void normalize_batch(const D& device, const Inputs<T, N>& in, const View<T>& y, BasicMoments<StatisticOf<T>>& moments,
+                     const Parameters<T>& parameters, double epsilon, const Act& activation, Workspace<T>& workspace) {
+  prepare(moments, y.shape);
+  if (y.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(in, y), N);
+  run(device, partition, NoMap{}, NoCoefficients{},
+      Reduction<T, MomentFormula>(partition, {in[0]}, nullptr, moments.mean.data(), moments.m2.data()),
+      NoCoefficients{}, Map<T, NormalizeFormulaOf<Act, N>>(partition, in, y),
+      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
 /// The workspace that was given, or one for this call.
@@ -145,7 +167,7 @@ void normalize(const D& device, const X& x, const BasicMoments<StatisticOf<detai
   detail::resize_like(y, x);
   detail::WorkspaceOrOwn<T> memory(workspace);
   detail::normalize(
-      device, x_view, detail::view_of(y, axis),
+      device, detail::Inputs<T, 1>{x_view}, detail::view_of(y, axis),
       detail::FillNormalize<T>{
           detail::view_of(moments), {detail::data_or_null(gamma), detail::data_or_null(beta)}, options.epsilon},
       memory.get());

@@ -160,4 +160,11 @@ void check_overlap(const char* function, const char* y_name, const Y& y, const c
   if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 
+template <class A, class B>
+void check_disjoint(const char* function, const char* a_name, const A& a, const char* b_name, const B& b) {
+  if (overlap(extent_of(a), extent_of(b))) {
+    fail(function, std::string(a_name) + " overlaps " + b_name + "; they must lie apart");
+  }
+}
+
 }  // namespace batchnorm::detail

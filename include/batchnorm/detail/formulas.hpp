@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <limits>
 
+#include "batchnorm/activation.hpp"
 #include "batchnorm/detail/lanes.hpp"
 
 // The arithmetic of the four phases, one struct each, on vectors (V) or single values. How memory is walked is in
@@ -19,12 +21,13 @@ bool is_reliable(Compute sum, Compute count) {
 /// Per channel, first: mean; second: m2, the sum of squared deviations from it.
 struct MomentFormula {
   static constexpr int inputs = 1;  // x
+  enum Coefficient { center, coefficients };
   static constexpr bool finds_mean = true;
 
   // Centered before squaring: E[x^2] - mean^2 loses every digit when |mean| >> std.
   template <class V>
-  BATCHNORM_INLINE static void accumulate(const V (&in)[1], const V& center, V& sum, V& square_sum) {
-    const V deviation = in[0] - center;
+  BATCHNORM_INLINE static void accumulate(const V (&in)[1], const V (&c)[coefficients], V& sum, V& square_sum) {
+    const V deviation = in[0] - c[center];
     sum += deviation;
     square_sum += deviation * deviation;
   }
@@ -65,15 +68,54 @@ struct MomentFormula {
   }
 };
 
-/// Per channel, first: sum of dy; second: sum of dy * (x - mean).
+/// y = act((x - center) * scale + shift). Never x * a + b: at mean 1e6 and std 1 that is wrong in the second digit.
+template <class Act>
+struct NormalizeFormula {
+  static constexpr int inputs = 1;  // x
+  enum Coefficient { center, scale, shift, constants };
+  static constexpr int coefficients = constants + constants_of<Act>;
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[1], const V (&c)[coefficients], V& y) {
+    y = (in[0] - c[center]) * c[scale] + c[shift];
+    if constexpr (!is_identity<Act>) Act::apply(y, c + constants);
+  }
+};
+
+/// y = act((x - center) * scale + shift + z).
+template <class Act>
+struct NormalizeAddFormula {
+  static constexpr int inputs = 2;  // x, z
+  using Normalize = NormalizeFormula<Identity>;
+  static constexpr int constants = Normalize::coefficients, coefficients = constants + constants_of<Act>;
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], V& y) {
+    y = (in[0] - c[Normalize::center]) * c[Normalize::scale] + c[Normalize::shift] + in[1];
+    if constexpr (!is_identity<Act>) Act::apply(y, c + constants);
+  }
+};
+
+/// Per channel, first: sum of g; second: sum of g * (x - mean), with g = dy * act'(v) and v computed again from x: its
+/// coefficients are those of NormalizeFormula.
+template <class Act>
 struct GradientFormula {
   static constexpr int inputs = 2;  // x, dy
+  using Normalize = NormalizeFormula<Act>;
+  enum Coefficient { center = Normalize::center };
+  static constexpr int coefficients = is_identity<Act> ? 1 : Normalize::coefficients;
   static constexpr bool finds_mean = false;
 
   template <class V>
-  BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V& center, V& sum, V& product_sum) {
-    sum += in[1];
-    product_sum += in[1] * (in[0] - center);
+  BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V (&c)[coefficients], V& sum, V& product_sum) {
+    const V deviation = in[0] - c[center];
+    V g = in[1];
+    if constexpr (!is_identity<Act>) {
+      const V v = deviation * c[Normalize::scale] + c[Normalize::shift];
+      Act::differentiate(v, g, c + Normalize::constants);
+    }
+    sum += g;
+    product_sum += g * deviation;
   }
 
   template <class L, class V>
@@ -107,26 +149,36 @@ struct GradientFormula {
   }
 };
 
-/// y = (x - center) * scale + shift. Never x * a + b: at mean 1e6 and std 1 that is wrong in the second digit.
-struct NormalizeFormula {
-  static constexpr int inputs = 1;  // x
-  enum Coefficient { center, scale, shift, coefficients };
-
-  template <class V>
-  BATCHNORM_INLINE static void apply(const V (&in)[1], const V (&c)[coefficients], V& y) {
-    y = (in[0] - c[center]) * c[scale] + c[shift];
-  }
-};
-
-/// dx = dy * scale + (x - center) * inv_std * xhat_scale + shift. The two factors of (x - center) stay apart because
-/// their product leaves the range of float at a std of 1e19 or 1e-20.
+/// dx = g * scale + (x - center) * inv_std * xhat_scale + shift, with g = dy * act'((x - center) * scale + beta). The
+/// two factors of (x - center) stay apart because their product leaves the range of float at a std of 1e19 or 1e-20.
+template <class Act>
 struct InputGradientFormula {
   static constexpr int inputs = 2;  // x, dy
-  enum Coefficient { center, inv_std, scale, xhat_scale, shift, coefficients };
+  enum Coefficient { center, inv_std, scale, xhat_scale, shift, beta, constants };
+  static constexpr int coefficients = is_identity<Act> ? beta : constants + constants_of<Act>;
 
   template <class V>
   BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], V& dx) {
-    dx = in[1] * c[scale] + ((in[0] - c[center]) * c[inv_std] * c[xhat_scale] + c[shift]);
+    const V deviation = in[0] - c[center];
+    V g = in[1];
+    if constexpr (!is_identity<Act>) {
+      const V v = deviation * c[scale] + c[beta];
+      Act::differentiate(v, g, c + constants);
+    }
+    dx = g * c[scale] + (deviation * c[inv_std] * c[xhat_scale] + c[shift]);
+  }
+};
+
+/// dz = dy * act'(y), from the output y: for the activations above, act'(y) = act'(v).
+template <class Act>
+struct ActivationGradientFormula {
+  static constexpr int inputs = 2;  // y, dy
+  static constexpr int coefficients = std::max(constants_of<Act>, 1);
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&constants)[coefficients], V& dz) {
+    dz = in[1];
+    Act::differentiate(in[0], dz, constants);
   }
 };
 

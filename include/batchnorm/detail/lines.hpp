@@ -50,6 +50,12 @@ void fill_columns(Compute* to, Index columns, const Compute& value) {
   for (Index j = 0; j < columns; j += L::count) L::store(to + j, v);
 }
 
+/// The value of each channel for each of its `inner` columns.
+template <class Compute>
+void fill_channels(Compute* to, Index inner, const Compute* values, Index channels) {
+  for (Index c = 0; c < channels; ++c) fill_columns(to + c * inner, inner, values[c]);
+}
+
 /// Behind the last column one pack more, where the row begins again.
 template <class Compute>
 void repeat_columns(Compute* columns, Index count) {

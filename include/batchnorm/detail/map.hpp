@@ -87,7 +87,7 @@ class PartMap {
       if (inner == 1) {
         columns[k] = channels;
       } else {
-        for (Index c = 0; c < part.channels(); ++c) fill_columns(columns[k] + c * inner, inner, channels[c]);
+        fill_channels(columns[k], inner, channels, part.channels());
         repeat_columns(columns[k], part.channels() * inner);
       }
     }

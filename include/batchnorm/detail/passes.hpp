@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "batchnorm/detail/map.hpp"
 #include "batchnorm/detail/parallel.hpp"
@@ -37,6 +39,14 @@ Grid grid_of(const std::array<View<const T>, N>& in) {
   return make_grid<T>(in[0].shape, dense_rows, dense_channels);
 }
 
+template <class T, std::size_t N>
+Grid grid_of(const std::array<View<const T>, N>& in, const View<T>& out) {
+  std::array<View<const T>, N + 1> all;
+  std::copy(in.begin(), in.end(), all.begin());
+  all[N] = out;
+  return grid_of(all);
+}
+
 /// Columns that a worker's scratch arrays hold.
 template <class T>
 Index scratch_columns(const Partition& partition) {
@@ -44,6 +54,38 @@ Index scratch_columns(const Partition& partition) {
   if (grid.by_columns) return grid.fold * partition.channel_step * grid.shape.inner + max_lanes;
   return std::min(partition.channel_step * run_lanes<T>, max_columns);
 }
+
+/// Arrays of coefficients: one value for every channel, and for each worker room for one of every column.
+template <class Compute, std::size_t Count>
+class CoefficientArrays {
+ public:
+  using Arrays = std::array<Compute*, Count>;
+
+  CoefficientArrays(Index channels, Index columns) : length_(channels + max_lanes), columns_(columns) {}
+
+  Index computes(Index workers) const {
+    return static_cast<Index>(Count) * (Slices<Compute>::padded(length_) + workers * Slices<Compute>::padded(columns_));
+  }
+
+  void use(Compute* computes) {
+    Slices<Compute> slices(computes);
+    for (Compute*& array : per_channel_) array = slices.take(length_);
+    scratch_ = slices.take(0);
+  }
+
+  const Arrays& per_channel() const { return per_channel_; }
+  Arrays per_column(Index worker) const {
+    Slices<Compute> slices(scratch_ + worker * static_cast<Index>(Count) * Slices<Compute>::padded(columns_));
+    Arrays arrays;
+    for (Compute*& array : arrays) array = slices.take(columns_);
+    return arrays;
+  }
+
+ private:
+  Index length_, columns_;
+  Arrays per_channel_{};
+  Compute* scratch_ = nullptr;
+};
 
 /// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
 template <class T, class Formula>
@@ -54,19 +96,33 @@ class Reduction {
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
   Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
-      : partition_(partition), in_(in), mean_(mean), first_(first), second_(second) {}
+      : partition_(partition),
+        in_(in),
+        mean_(mean),
+        first_(first),
+        second_(second),
+        further_(partition.grid.shape.channels, partition.grid.by_columns ? scratch_columns<T>(partition) : 0) {}
 
-  Index computes(Index workers) const { return workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_)); }
+  Index computes(Index workers) const {
+    return further_.computes(workers) + workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_));
+  }
   Index statistics(Index workers) const {
     const Index slots =
         partition_.whole_channels() ? 0 : 2 * partition_.position_parts * partition_.grid.shape.channels;
     return Slices<Statistic>::padded(slots) + workers * 3 * Slices<Statistic>::padded(partition_.channel_step);
   }
 
-  void use(Compute* computes, Statistic* statistics) {
-    computes_ = computes;
+  void use(Index workers, Compute* computes, Statistic* statistics) {
+    further_.use(computes);
+    computes_ = computes + further_.computes(workers);
     slots_ = statistics;
     statistics_ = statistics + this->statistics(0);
+  }
+
+  /// Sets the coefficients that the formula has beside the center.
+  template <class Fill>
+  void fill(const Fill& fill) const {
+    if constexpr (Formula::coefficients > 1) fill(further_.per_channel(), 0, partition_.grid.shape.channels);
   }
 
   void part(Index k, Index worker) const {
@@ -76,6 +132,7 @@ class Reduction {
                                                   partition_[k],
                                                   in_,
                                                   mean_,
+                                                  further_.per_channel(),
                                                   final ? first_ : part_slot,
                                                   final ? second_ : part_slot + partition_.grid.shape.channels,
                                                   scratch(worker)}
@@ -102,17 +159,18 @@ class Reduction {
     return grid.values_before(std::min(k * partition_.position_step, grid.positions));
   }
 
-  ReduceScratch<Compute, Statistic> scratch(Index worker) const {
+  ReduceScratch<Compute, Statistic, Formula> scratch(Index worker) const {
     const Index columns = scratch_columns<T>(partition_), channels = partition_.channel_step;
     Slices<Compute> computes(computes_ + worker * 5 * Slices<Compute>::padded(columns));
     Slices<Statistic> statistics(statistics_ + worker * 3 * Slices<Statistic>::padded(channels));
-    ReduceScratch<Compute, Statistic> scratch;
+    ReduceScratch<Compute, Statistic, Formula> scratch;
     Sums<Compute*>& sums = scratch.columns;
     ChannelSums<Statistic>& block = scratch.block;
     for (Compute** array : {&scratch.center, &sums.sum, &sums.sum_error, &sums.product_sum, &sums.product_error}) {
       *array = computes.take(columns);
     }
     for (Statistic** array : {&block.center, &block.sum, &block.product_sum}) *array = statistics.take(channels);
+    scratch.further = further_.per_column(worker);
     return scratch;
   }
 
@@ -120,6 +178,7 @@ class Reduction {
   Inputs in_;
   const Statistic* mean_;
   Statistic *first_, *second_;
+  CoefficientArrays<Compute, std::tuple_size_v<FurtherCoefficients<Compute, Formula>>> further_;
   Compute* computes_ = nullptr;
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
@@ -133,44 +192,41 @@ template <class T, class Formula>
 class Map {
  public:
   using Compute = ComputeOf<T>;
-  using Coefficients = typename PartMap<T, Compute, Formula>::Coefficients;
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
   Map(const Partition& partition, const Inputs& in, const View<T>& out)
-      : partition_(partition), in_(in), out_(out), writing_{pays_to_stream(), pays_to_walk_backwards()} {}
+      : partition_(partition),
+        in_(in),
+        out_(out),
+        writing_{pays_to_stream(), pays_to_walk_backwards()},
+        coefficients_(partition.grid.shape.channels, map_columns()) {}
 
-  Index computes(Index workers) const {
-    return Formula::coefficients *
-           (Slices<Compute>::padded(coefficient_length()) + workers * Slices<Compute>::padded(scratch_columns()));
-  }
+  /// For an output that is read again at once.
+  void write_to_cache() { writing_.streams = false; }
 
-  void use(Compute* computes) {
-    Slices<Compute> slices(computes);
-    for (Compute*& array : coefficients_) array = slices.take(coefficient_length());
-    scratch_ = slices.take(0);
-  }
+  Index computes(Index workers) const { return coefficients_.computes(workers); }
+  void use(Compute* computes) { coefficients_.use(computes); }
 
   /// Sets the coefficients of these channels, which `part` will read.
   template <class Fill>
   void fill(const Fill& fill, Index begin, Index end) const {
-    fill(coefficients_, begin, end);
+    fill(coefficients_.per_channel(), begin, end);
     // Where channels are columns and a part has whole rows, the row begins again behind the last one.
     const Grid& grid = partition_.grid;
     if (!grid.by_columns || grid.shape.inner > 1 || partition_.channel_parts > 1) return;
-    for (Compute* const array : coefficients_) repeat_columns(array, grid.shape.channels);
+    for (Compute* const array : coefficients_.per_channel()) repeat_columns(array, grid.shape.channels);
   }
 
   void part(Index k, Index worker) const {
-    Slices<Compute> slices(scratch_ + worker * Formula::coefficients * Slices<Compute>::padded(scratch_columns()));
-    Coefficients per_column;
-    for (Compute*& array : per_column) array = slices.take(scratch_columns());
-    PartMap<T, Compute, Formula>{partition_.grid, partition_[k], in_, out_, coefficients_, per_column, writing_}.run();
+    PartMap<T, Compute, Formula>{
+        partition_.grid, partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker),
+        writing_}
+        .run();
   }
 
  private:
-  Index coefficient_length() const { return partition_.grid.shape.channels + max_lanes; }
   /// Columns that a worker's scratch arrays hold: where channels are not the columns themselves.
-  Index scratch_columns() const {
+  Index map_columns() const {
     const Grid& grid = partition_.grid;
     return grid.by_columns && grid.shape.inner > 1 ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
   }
@@ -203,8 +259,7 @@ class Map {
   Inputs in_;
   View<T> out_;
   Writing writing_;
-  Coefficients coefficients_{};  // of every channel
-  Compute* scratch_ = nullptr;
+  CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
 template <class T>
@@ -212,12 +267,18 @@ Index bytes_of(const Partition& partition) {
   return partition.grid.shape.size() * static_cast<Index>(sizeof(T));
 }
 
-/// Runs a reduction alone.
-template <Device D, class T, class Formula>
-void run(const D& device, const Partition& partition, Reduction<T, Formula> reduction, Workspace<T>& workspace) {
+/// For formulas that have none beside the center.
+struct NoCoefficients {};
+
+/// Runs a reduction alone. fill_reduction(coefficients, begin, end) sets those it has beside the center, where it has
+/// any.
+template <Device D, class T, class Formula, class Fill>
+void run(const D& device, const Partition& partition, Reduction<T, Formula> reduction, const Fill& fill_reduction,
+         Workspace<T>& workspace) {
   const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
   workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
-  reduction.use(workspace.computes(), workspace.statistics());
+  reduction.use(threads, workspace.computes(), workspace.statistics());
+  reduction.fill(fill_reduction);
   run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { reduction.part(k, worker); });
   reduction.merge();
 }
@@ -232,25 +293,44 @@ void run(const D& device, const Partition& partition, Map<T, Formula> map, const
   run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { map.part(k, worker); });
 }
 
-/// Runs a reduction and the map that `fill` makes from its result.
-template <Device D, class T, class ReduceFormula, class MapFormula, class Fill>
-void run(const D& device, const Partition& partition, Reduction<T, ReduceFormula> reduction, Map<T, MapFormula> map,
+/// In place of a map before a reduction.
+struct NoMap {
+  Index computes(Index) const { return 0; }
+  void use(const void*) {}
+  template <class Fill>
+  void fill(const Fill&, Index, Index) const {}
+  void part(Index, Index) const {}
+};
+
+/// Runs a reduction and the map that `fill` makes from its result. `before` is a map that each part runs first, with
+/// coefficients from fill_before; its output may be an input of the others.
+template <Device D, class T, class Before, class FillBefore, class ReduceFormula, class MapFormula, class FillReduction,
+          class Fill>
+void run(const D& device, const Partition& partition, Before before, const FillBefore& fill_before,
+         Reduction<T, ReduceFormula> reduction, const FillReduction& fill_reduction, Map<T, MapFormula> map,
          const Fill& fill, Workspace<T>& workspace) {
   const Index parts = partition.parts();
   const Index threads = workers(device, parts, bytes_of<T>(partition));
-  const Index reduce_computes = reduction.computes(threads);
-  workspace.reserve(reduce_computes + map.computes(threads), reduction.statistics(threads));
-  reduction.use(workspace.computes(), workspace.statistics());
+  const Index reduce_computes = reduction.computes(threads), map_computes = map.computes(threads);
+  workspace.reserve(reduce_computes + map_computes + before.computes(threads), reduction.statistics(threads));
+  reduction.use(threads, workspace.computes(), workspace.statistics());
   map.use(workspace.computes() + reduce_computes);
+  before.use(workspace.computes() + reduce_computes + map_computes);
+  before.fill(fill_before, 0, partition.grid.shape.channels);
+  reduction.fill(fill_reduction);
   if (partition.whole_channels()) {
     run_tasks(device, threads, parts, [&](Index k, Index worker) {
       const Part part = partition[k];
+      before.part(k, worker);
       reduction.part(k, worker);
       map.fill(fill, part.channel_begin, part.channel_end);
       map.part(k, worker);
     });
   } else {
-    run_tasks(device, threads, parts, [&](Index k, Index worker) { reduction.part(k, worker); });
+    run_tasks(device, threads, parts, [&](Index k, Index worker) {
+      before.part(k, worker);
+      reduction.part(k, worker);
+    });
     reduction.merge();
     map.fill(fill, 0, partition.grid.shape.channels);
     // Backwards: the end of the tensor is still in the cache.

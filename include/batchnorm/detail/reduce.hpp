@@ -15,11 +15,12 @@
 namespace batchnorm::detail {
 
 /// Memory for one block at a time.
-template <class Compute, class Statistic>
+template <class Compute, class Statistic, class Formula>
 struct ReduceScratch {
-  Compute* center;               // of every column
-  Sums<Compute*> columns;        // of every column
-  ChannelSums<Statistic> block;  // of every channel
+  Compute* center;                                // of every column
+  FurtherCoefficients<Compute, Formula> further;  // of every column
+  Sums<Compute*> columns;                         // of every column
+  ChannelSums<Statistic> block;                   // of every channel
 };
 
 /// `first` and `second` have one entry for each channel of the tensor; those of the part's channels are written.
@@ -29,13 +30,15 @@ class PartReduction {
   Grid grid;
   Part part;
   std::array<View<const T>, Formula::inputs> in;
-  const Statistic* mean;  // GradientFormula: of every channel
+  const Statistic* mean;                          // GradientFormula: of every channel
+  FurtherCoefficients<Compute, Formula> further;  // of every channel
   Statistic* first;
   Statistic* second;
-  ReduceScratch<Compute, Statistic> scratch;
+  ReduceScratch<Compute, Statistic, Formula> scratch;
 
   void run() const {
     if (grid.by_columns) {
+      fill_further();
       const Index folded = part.end - (part.end - part.begin) % grid.fold;
       reduce_rows(part.begin, folded, grid.fold);
       reduce_rows(folded, part.end, 1);
@@ -87,7 +90,9 @@ class PartReduction {
       ChannelRuns<T, Formula::inputs> runs{runs_of(channel_begin, block.begin, block.end), {}, block.channels()};
       for (std::size_t k = 0; k < in.size(); ++k) runs.stride[k] = in[k].channel_stride;
       for (Index c = 0; c < block.channels(); ++c) scratch.center[c * Kernel::lanes] = center_of(block, c);
-      dispatch(Kernel{runs, scratch.center, scratch.columns}, runs.runs.length);
+      FurtherCoefficients<Compute, Formula> of_block = further;
+      for (Compute*& array : of_block) array += block.channel_begin;
+      dispatch(Kernel{runs, scratch.center, of_block, scratch.columns}, runs.runs.length);
       take_in(block, Kernel::lanes, 1);
     }
   }
@@ -99,7 +104,7 @@ class PartReduction {
       const Block block = block_of(row, std::min(row + block_rows * fold, end), part.channel_begin, part.channel_end);
       const Inputs rows = rows_of(block, fold);
       center_columns(block, rows, fold);
-      dispatch(SumRows<T, Compute, Formula>{rows, scratch.center, scratch.columns}, rows.length);
+      dispatch(SumRows<T, Compute, Formula>{rows, scratch.center, scratch.further, scratch.columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
     }
   }
@@ -123,6 +128,15 @@ class PartReduction {
       for (Index c = 0; c < block.channels(); ++c) fill_columns(scratch.center + c * inner, inner, center_of(block, c));
     }
     for (Index k = 1; k < fold; ++k) std::copy_n(scratch.center, width, scratch.center + k * width);
+  }
+
+  void fill_further() const {
+    const Index width = part.channels() * grid.shape.inner;
+    for (std::size_t k = 1; k < further.size(); ++k) {
+      Compute* const columns = scratch.further[k];
+      fill_channels(columns, grid.shape.inner, further[k] + part.channel_begin, part.channels());
+      for (Index copy = 1; copy < grid.fold; ++copy) std::copy_n(columns, width, columns + copy * width);
+    }
   }
 
   // ---- Both.
@@ -210,13 +224,16 @@ class PartReduction {
     using Single = Lanes<T, Statistic, 0>;
     const Index channel = block.channel_begin + c;
     const Inputs runs = runs_of(channel, block.begin, block.end);
-    const Statistic center = Formula::finds_mean ? static_cast<Statistic>(*runs.in[0]) : mean[channel];
+    Statistic c_of_channel[Formula::coefficients];
+    Statistic& center = c_of_channel[Formula::center];
+    center = Formula::finds_mean ? static_cast<Statistic>(*runs.in[0]) : mean[channel];
+    for (std::size_t k = 1; k < further.size(); ++k) c_of_channel[k] = static_cast<Statistic>(further[k][channel]);
     Statistic sum(0), product_sum(0);
     for (Index line = 0; line < runs.lines; ++line) {
       for (Index i = 0; i < runs.length; ++i) {
         Statistic v[Formula::inputs];
         for (std::size_t k = 0; k < runs.in.size(); ++k) Single::load(v[k], runs.in[k] + line * runs.stride[k] + i);
-        Formula::accumulate(v, center, sum, product_sum);
+        Formula::accumulate(v, c_of_channel, sum, product_sum);
       }
     }
     scratch.block.center[c] = center;

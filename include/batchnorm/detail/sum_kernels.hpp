@@ -24,7 +24,7 @@ inline Index sample_place(Index k, Index samples, Index length) {
 template <class L, class Formula, int Strip>
 BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
                                const std::array<Index, Formula::inputs>& stride, Index rows,
-                               const typename L::V (&center)[Strip], typename L::V (&sum)[Strip],
+                               const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
                                typename L::V (&product_sum)[Strip]) {
 #pragma GCC unroll 8
   for (int s = 0; s < Strip; ++s) {
@@ -37,7 +37,7 @@ BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formu
       typename L::V v[Formula::inputs];
 #pragma GCC unroll 8
       for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k] + s * L::count);
-      Formula::accumulate(v, center[s], sum[s], product_sum[s]);
+      Formula::accumulate(v, c[s], sum[s], product_sum[s]);
     }
   }
 }
@@ -46,15 +46,16 @@ BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formu
 template <class L, class Formula>
 BATCHNORM_INLINE void sum_tail(const std::array<const typename L::Scalar*, Formula::inputs>& at,
                                const std::array<Index, Formula::inputs>& stride, Index rows, Index keep,
-                               const typename L::V& center, typename L::V& sum, typename L::V& product_sum) {
+                               const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
+                               typename L::V& product_sum) {
   L::clear(sum);
   L::clear(product_sum);
   for (Index row = 0; row < rows; ++row) {
     typename L::V v[Formula::inputs];
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k]);
-    Formula::template keep_last<L>(v, center, keep);
-    Formula::accumulate(v, center, sum, product_sum);
+    Formula::template keep_last<L>(v, c[Formula::center], keep);
+    Formula::accumulate(v, c, sum, product_sum);
   }
 }
 
@@ -73,13 +74,18 @@ struct Sums {
   T sum, sum_error, product_sum, product_error;
 };
 
+/// Arrays of coefficients, where the formula has more than the center.
+template <class Compute, class Formula>
+using FurtherCoefficients = std::array<Compute*, Formula::coefficients == 1 ? 0 : Formula::coefficients>;
+
 /// Sums of each column about its center, over all rows.
 template <class T, class Compute, class Formula_>
 struct SumRows {
   using Scalar = T;
   using Formula = Formula_;
   Lines<T, Formula::inputs> rows;
-  const Compute* center;
+  const Compute* center;  // of every column, like those below
+  FurtherCoefficients<Compute, Formula> further;
   Sums<Compute*> sums;
 
   template <int Bytes>
@@ -94,7 +100,8 @@ struct SumRows {
   }
 
  private:
-  static constexpr int strip = 4;  // vectors side by side: a row is read straight on, and the sums stay in registers
+  /// Vectors side by side: a row is read straight on, and the sums stay in registers.
+  static constexpr int strip = Formula::coefficients == 1 ? 4 : 2;
 
   template <class L>
   BATCHNORM_INLINE void add_tile(Index row, Index tile) const {
@@ -109,10 +116,10 @@ struct SumRows {
   BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column) const {
     std::array<const T*, Formula::inputs> at;
     move_by(at, rows.in, rows.stride, row, column);
-    typename L::V center_v[Strip], sum[Strip], product_sum[Strip];
+    typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
-    for (int s = 0; s < Strip; ++s) L::Computed::load(center_v[s], center + column + s * L::count);
-    sum_tile<L, Formula, Strip>(at, rows.stride, tile, center_v, sum, product_sum);
+    for (int s = 0; s < Strip; ++s) load_coefficients<L>(column + s * L::count, c[s]);
+    sum_tile<L, Formula, Strip>(at, rows.stride, tile, c, sum, product_sum);
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
   }
@@ -122,10 +129,17 @@ struct SumRows {
   BATCHNORM_INLINE void add_tail(Index row, Index tile, Index column, Index keep) const {
     std::array<const T*, Formula::inputs> at;
     move_by(at, rows.in, rows.stride, row, column);
-    typename L::V center_v, sum, product_sum;
-    L::Computed::load(center_v, center + column);
-    sum_tail<L, Formula>(at, rows.stride, tile, keep, center_v, sum, product_sum);
+    typename L::V c[Formula::coefficients], sum, product_sum;
+    load_coefficients<L>(column, c);
+    sum_tail<L, Formula>(at, rows.stride, tile, keep, c, sum, product_sum);
     add<L>(column, sum, product_sum);
+  }
+
+  template <class L>
+  BATCHNORM_INLINE void load_coefficients(Index column, typename L::V (&c)[Formula::coefficients]) const {
+    L::Computed::load(c[Formula::center], center + column);
+#pragma GCC unroll 8
+    for (std::size_t k = 1; k < further.size(); ++k) L::Computed::load(c[k], further[k] + column);
   }
 
   template <class L>
@@ -182,20 +196,25 @@ struct SumRuns {
   using Formula = Formula_;
   static constexpr Index lanes = run_lanes<T>;
   ChannelRuns<T, Formula::inputs> channels;
-  const Compute* center;  // like the sums, of every lane; the first one counts
+  const Compute* center;                          // like the sums, of every lane; the first one counts
+  FurtherCoefficients<Compute, Formula> further;  // of each channel
   Sums<Compute*> sums;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
     for (Index c = 0; c < channels.channels; ++c) {
-      typename L::V center_v[L::per_pack];
+      typename L::V of_channel[L::per_pack][Formula::coefficients];
 #pragma GCC unroll 8
-      for (typename L::V& v : center_v) L::fill(v, center[c * lanes]);
+      for (int v = 0; v < L::per_pack; ++v) {
+        L::fill(of_channel[v][Formula::center], center[c * lanes]);
+#pragma GCC unroll 8
+        for (std::size_t k = 1; k < further.size(); ++k) L::fill(of_channel[v][k], further[k][c]);
+      }
       Totals<L> totals;
       totals.clear();
       const auto runs = channels.of(c);
-      for (Index line = 0; line < runs.lines; ++line) add_run<L>(runs, line, center_v, totals);
+      for (Index line = 0; line < runs.lines; ++line) add_run<L>(runs, line, of_channel, totals);
       totals.store(sums, c * lanes);
     }
   }
@@ -236,7 +255,8 @@ struct SumRuns {
 
   template <class L>
   BATCHNORM_INLINE static void add_run(const Lines<T, Formula::inputs>& runs, Index line,
-                                       const typename L::V (&center_v)[L::per_pack], Totals<L>& totals) {
+                                       const typename L::V (&c)[L::per_pack][Formula::coefficients],
+                                       Totals<L>& totals) {
     constexpr Index step = L::count * L::per_pack;
     std::array<const T*, Formula::inputs> at;
     std::array<Index, Formula::inputs> stride;
@@ -246,7 +266,7 @@ struct SumRuns {
     for (Index steps = runs.length / step; steps > 0;) {
       const Index tile = std::min<Index>(steps, tile_rows);
       move_by(at, runs.in, runs.stride, line, i);
-      sum_tile<L, Formula, L::per_pack>(at, stride, tile, center_v, sum, product_sum);
+      sum_tile<L, Formula, L::per_pack>(at, stride, tile, c, sum, product_sum);
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
       i += tile * step;
@@ -256,7 +276,7 @@ struct SumRuns {
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
       move_by(at, runs.in, runs.stride, line, i + keep - L::count);
-      sum_tail<L, Formula>(at, stride, 1, keep, center_v[0], sum[0], product_sum[0]);
+      sum_tail<L, Formula>(at, stride, 1, keep, c[0], sum[0], product_sum[0]);
       totals.add(0, sum[0], product_sum[0]);
     }
   }

@@ -1,0 +1,203 @@
+#include <benchmark/benchmark.h>
+
+#include <batchnorm/batchnorm.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ceilings.hpp"
+#include "compare/memory.hpp"
+#include "compare/timing.hpp"
+
+// What a feature saves: its time, and in the same run, in turns, that of what it stands for. A fusion stands for its
+// parts one after another (the layer without it, and Eigen expressions in place), 16 bits for float, and a backward
+// that gives less for the least time that reading and writing take. The counter is the other time over the feature's.
+
+namespace {
+
+using namespace batchnorm;
+
+using Flat = Eigen::Array<float, Eigen::Dynamic, 1>;
+using compare::Contestant;
+
+/// Channels on the middle axis; inner is 1 where they come last.
+struct Sizes {
+  std::string name;
+  Index outer, channels, inner;
+  Index size() const { return outer * channels * inner; }
+};
+
+std::vector<Sizes> all_sizes() {
+  return {{"32x64x112x112/NCHW", 32, 64, 112 * 112}, {"32x64x112x112/NHWC", 32 * 112 * 112, 64, 1},
+          {"32x64x56x56/NCHW", 32, 64, 56 * 56},     {"32x64x56x56/NHWC", 32 * 56 * 56, 64, 1},
+          {"32x256x14x14/NCHW", 32, 256, 14 * 14},   {"32x256x14x14/NHWC", 32 * 14 * 14, 256, 1}};
+}
+
+/// Page-aligned tensors of one scalar and size, and layers that have been through a forward.
+template <class Scalar>
+class Case {
+ public:
+  using Tensor = Eigen::TensorMap<Eigen::Tensor<Scalar, 3, Eigen::RowMajor>>;
+
+  explicit Case(const Sizes& sizes)
+      : memory_(7 * sizes.size(), compare::Pages::as_given),
+        x(next(sizes)),
+        z(next(sizes)),
+        y(next(sizes)),
+        dy(next(sizes)),
+        g(next(sizes)),
+        dx(next(sizes)),
+        dz(next(sizes)),
+        layer(sizes.channels),
+        relu(sizes.channels) {
+    compare::fill_random(memory_.data(), 7 * sizes.size(), 0, 1, 1);
+    relu.forward_add(x, z, y);
+    layer.forward(x, dx);
+  }
+
+  static Eigen::Map<Eigen::Array<Scalar, Eigen::Dynamic, 1>> flat(Tensor& t) { return {t.data(), t.size()}; }
+
+ private:
+  compare::Buffer<Scalar> memory_;
+  Index used_ = 0;
+
+  Tensor next(const Sizes& s) {
+    Scalar* const data = memory_.data() + used_;
+    used_ += s.size();
+    return Tensor(data, s.outer, s.channels, s.inner);
+  }
+
+ public:
+  Tensor x, z, y, dy, g, dx, dz;
+  BatchNorm<Scalar> layer;
+  BatchNorm<Scalar, Relu> relu;
+};
+
+using Call = std::function<void()>;
+
+void report(benchmark::State& state, const Call& feature, const char* counter, const Call& other) {
+  constexpr double seconds = 0.5;
+  const Call nothing = [] {};
+  std::vector<Contestant> contestants;
+  contestants.emplace_back(feature, nothing);
+  contestants.emplace_back(other, nothing);
+  compare::interleave(contestants, seconds);
+  const double time = contestants[0].median_seconds();
+  for (auto _ : state) state.SetIterationTime(time);
+  state.counters[counter] = contestants[1].median_seconds() / time;
+}
+
+void add_row(const std::string& name, const std::function<void(benchmark::State&)>& row) {
+  benchmark::RegisterBenchmark(name.c_str(), row)->UseManualTime()->Iterations(1)->Unit(benchmark::kMicrosecond);
+}
+
+// ---- Fusion.
+
+void rectify(Case<float>::Tensor& y) { Case<float>::flat(y) = Case<float>::flat(y).max(0.f); }
+void add_and_rectify(Case<float>& c) {
+  Case<float>::flat(c.y) = (Case<float>::flat(c.y) + Case<float>::flat(c.z)).max(0.f);
+}
+void rectify_gradient(Case<float>& c) {
+  Case<float>::flat(c.g) = (Case<float>::flat(c.y) > 0.f).select(Case<float>::flat(c.dy), 0.f);
+}
+
+struct Fusion {
+  const char* name;
+  void (*fused)(Case<float>&);
+  void (*parts)(Case<float>&);
+};
+
+const Fusion fusions[] = {
+    {"training+relu", [](Case<float>& c) { c.relu.forward(c.x, c.y); },
+     [](Case<float>& c) { c.layer.forward(c.x, c.y), rectify(c.y); }},
+    {"inference+relu", [](Case<float>& c) { c.relu.infer(c.x, c.y); },
+     [](Case<float>& c) { c.layer.infer(c.x, c.y), rectify(c.y); }},
+    {"backward+relu", [](Case<float>& c) { c.relu.backward(c.x, c.dy, c.dx); },
+     [](Case<float>& c) { rectify_gradient(c), c.layer.backward(c.x, c.g, c.dx); }},
+    {"training+add+relu", [](Case<float>& c) { c.relu.forward_add(c.x, c.z, c.y); },
+     [](Case<float>& c) { c.layer.forward(c.x, c.y), add_and_rectify(c); }},
+    {"inference+add+relu", [](Case<float>& c) { c.relu.infer_add(c.x, c.z, c.y); },
+     [](Case<float>& c) { c.layer.infer(c.x, c.y), add_and_rectify(c); }},
+    {"backward+add+relu", [](Case<float>& c) { c.relu.backward_add(c.x, c.y, c.dy, c.dx, c.dz); },
+     [](Case<float>& c) { rectify_gradient(c), c.layer.backward(c.x, c.g, c.dx); }},
+};
+
+void add_fusions(const Sizes& sizes) {
+  for (const Fusion& fusion : fusions) {
+    add_row(std::string(fusion.name) + "/" + sizes.name, [=](benchmark::State& state) {
+      Case<float> c(sizes);
+      report(
+          state, [&] { fusion.fused(c); }, "of_parts", [&] { fusion.parts(c); });
+    });
+  }
+}
+
+// ---- 16 bits.
+
+template <class Scalar>
+struct Pass {
+  const char* name;
+  void (*run)(Case<Scalar>&);
+};
+
+template <class Scalar>
+std::vector<Pass<Scalar>> passes() {
+  return {{"training", [](Case<Scalar>& c) { c.layer.forward(c.x, c.y); }},
+          {"inference", [](Case<Scalar>& c) { c.layer.infer(c.x, c.y); }},
+          {"backward", [](Case<Scalar>& c) { c.layer.backward(c.x, c.dy, c.dx); }}};
+}
+
+template <class Scalar>
+void add_16_bit(const Sizes& sizes, const std::string& scalar) {
+  for (std::size_t k = 0; k < passes<Scalar>().size(); ++k) {
+    add_row(scalar + "/" + passes<Scalar>()[k].name + "/" + sizes.name, [=](benchmark::State& state) {
+      Case<Scalar> narrow(sizes);
+      Case<float> wide(sizes);
+      report(
+          state, [&] { passes<Scalar>()[k].run(narrow); }, "float_over_this", [&] { passes<float>()[k].run(wide); });
+    });
+  }
+}
+
+// ---- Backward that gives less, beside its ceiling.
+
+void add_parts_of_backward(const Sizes& sizes) {
+  const auto arrays_of = [](Case<float>& c, float* sum) {
+    return ceilings::Arrays<float>{c.dy.data(), c.x.data(), c.dx.data(), c.x.size(), sum};
+  };
+  add_row("backward, parameters alone/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    std::vector<float> sum(static_cast<std::size_t>(ceilings::line_bytes));
+    const auto arrays = arrays_of(c, sum.data());
+    report(
+        state, [&] { c.layer.backward_parameters(c.x, c.dy); }, "of_ceiling", [&] { ceilings::read_two(arrays); });
+  });
+  add_row("backward, dx alone, frozen statistics/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    c.layer.eval();
+    c.layer.forward(c.x, c.y);
+    const auto arrays = arrays_of(c, nullptr);
+    report(
+        state, [&] { c.layer.backward(c.x, c.dy, c.dx, {.parameters = ParameterGradients::skip}); }, "of_ceiling",
+        [&] { ceilings::inference(ceilings::Stores::streaming, arrays); });
+  });
+}
+
+void add_all_rows() {
+  for (const Sizes& sizes : all_sizes()) {
+    add_fusions(sizes);
+    add_16_bit<Eigen::bfloat16>(sizes, "bfloat16");
+    add_16_bit<Eigen::half>(sizes, "half");
+    add_parts_of_backward(sizes);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  add_all_rows();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

@@ -1,0 +1,137 @@
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <limits>
+#include <type_traits>
+
+#include "batchnorm/detail/vectors.hpp"
+#include "batchnorm/error.hpp"
+
+namespace batchnorm {
+
+// What follows a normalization in the same pass over memory: out = act(v). The functions of an activation run inside
+// the kernels, on a vector or a single value V; constants[k] is V filled with the k-th of values(). Where v is NaN, so
+// is the result.
+
+namespace detail {
+
+template <class V>
+BATCHNORM_INLINE void set_zero(V& v) {
+  if constexpr (std::is_class_v<V>) {
+    v = V(0);
+  } else {
+    v = V{};
+  }
+}
+
+inline double checked_slope(double slope) {
+  if (!(slope >= 0 && slope <= 1)) fail("LeakyRelu", "slope is ", slope, "; it must lie in [0, 1]");
+  return slope;
+}
+
+inline double checked_cap(double cap) {
+  if (!(cap > 0 && cap <= std::numeric_limits<double>::max())) {
+    fail("ClippedRelu", "cap is ", cap, "; it must be finite and positive");
+  }
+  return cap;
+}
+
+}  // namespace detail
+
+/// out = v.
+struct Identity {
+  std::array<double, 0> values() const { return {}; }
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(V&, const V*) {}
+  /// g *= act'(v).
+  template <class V>
+  BATCHNORM_INLINE static void differentiate(const V&, V&, const V*) {}
+};
+
+/// out = max(v, 0).
+struct Relu {
+  std::array<double, 0> values() const { return {}; }
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(V& v, const V*) {
+    V zero;
+    detail::set_zero(zero);
+    v = v <= zero ? zero : v;
+  }
+  template <class V>
+  BATCHNORM_INLINE static void differentiate(const V& v, V& g, const V*) {
+    V zero;
+    detail::set_zero(zero);
+    g = v <= zero ? zero : g;
+  }
+};
+
+/// out = v, and slope * v below 0.
+class LeakyRelu {
+ public:
+  /// Throws: batchnorm::Error when slope does not lie in [0, 1].
+  explicit LeakyRelu(double slope = 0.01) : slope_(detail::checked_slope(slope)) {}
+  double slope() const { return slope_; }
+  std::array<double, 1> values() const { return {slope_}; }
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(V& v, const V* constants) {
+    differentiate(v, v, constants);
+  }
+  template <class V>
+  BATCHNORM_INLINE static void differentiate(const V& v, V& g, const V* constants) {
+    V zero;
+    detail::set_zero(zero);
+    const V sloped = g * constants[0];
+    g = v <= zero ? sloped : g;
+  }
+
+ private:
+  double slope_;
+};
+
+/// out = min(max(v, 0), cap); ReLU6 by default.
+class ClippedRelu {
+ public:
+  /// Throws: batchnorm::Error when cap is not finite and positive.
+  explicit ClippedRelu(double cap = 6) : cap_(detail::checked_cap(cap)) {}
+  double cap() const { return cap_; }
+  std::array<double, 1> values() const { return {cap_}; }
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(V& v, const V* constants) {
+    Relu::apply(v, constants);
+    v = v >= constants[0] ? constants[0] : v;
+  }
+  template <class V>
+  BATCHNORM_INLINE static void differentiate(const V& v, V& g, const V* constants) {
+    V zero;
+    detail::set_zero(zero);
+    Relu::differentiate(v, g, constants);
+    g = v >= constants[0] ? zero : g;
+  }
+
+ private:
+  double cap_;
+};
+
+/// Any type with these three functions is one, where act'(v) follows from act(v) alone, as from v.
+template <class A>
+concept Activation = requires(const A& a, double v, double g) {
+  a.values();
+  A::apply(v, &g);
+  A::differentiate(v, g, &v);
+};
+
+namespace detail {
+
+template <class A>
+inline constexpr bool is_identity = std::is_same_v<A, Identity>;
+/// Numbers that an activation is made of.
+template <class A>
+inline constexpr int constants_of = static_cast<int>(std::tuple_size_v<decltype(std::declval<const A&>().values())>);
+
+}  // namespace detail
+}  // namespace batchnorm
