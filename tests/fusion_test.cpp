@@ -385,6 +385,63 @@ TEST_F(FusionErrors, Overlap) {
             "batchnorm::backward_add: dz overlaps x; they must lie apart");
 }
 
+// ---- From the output alone.
+
+template <class Scalar, class Act>
+void expect_backward_from_output(const Layout& layout, const Act& activation) {
+  SCOPED_TRACE(text(layout));
+  auto p = fused_problem<Scalar>(layout, activation, Residual::none);
+  p.gamma = p.gamma.cwiseAbs().array() + 0.5f;
+  const auto batch = oracle::statistics(layout, p.x.template cast<Real>());
+  avoid_kinks(p, definition_of(activation), batch);
+  for_each_target([&] {
+    const Fused<Scalar> s = run_fused(p, activation);
+    const auto map = [&](auto& values) { return tensor<3, Eigen::RowMajor>(values, layout); };
+    BatchNorm<Scalar, Act> layer(layout.channels(), {}, activation);
+    layer.gamma() = p.gamma;
+    layer.beta() = p.beta;
+    Flat<Scalar> memory = p.x, gradient = p.dy;
+    auto y = map(memory), dy = map(gradient);
+    layer.forward(y, y);
+    layer.backward_from_output(y, dy, dy);
+    const Expected trained = expected(p, definition_of(activation), batch, oracle::Statistic::of_the_batch);
+    const Real lost = 8;  // digits of xhat, through beta and the slope
+    EXPECT_LE(error(gradient, trained.gradients.dx), lost * tolerance<Scalar>(Quantity::tensor, 10));
+    EXPECT_LE(error(layer.gamma_gradient(), trained.gradients.dgamma),
+              lost * tolerance<Scalar>(Quantity::parameter_gradient, 10));
+    EXPECT_EQ(layer.beta_gradient(), s.dbeta);
+    layer.eval();
+    memory = p.x;
+    gradient = p.dy;
+    layer.forward(y, y);
+    layer.backward_from_output(y, dy, dy, ParameterGradients::skip);
+    EXPECT_TRUE(gradient.isApprox(s.eval_dx, Scalar(1e-6)));
+  });
+}
+
+TEST(FromOutput, MatchesTheOracle) {
+  for (const Layout& layout : {Layout{{600, 17, 1}}, Layout{{3, 5, 300}}, Layout{{40, 9, 9}}, Layout{{9, 2, 5000}}}) {
+    expect_backward_from_output<float>(layout, LeakyRelu(0.25));
+    expect_backward_from_output<double>(layout, LeakyRelu(0.25));
+    expect_backward_from_output<float>(layout, Identity());
+  }
+}
+
+TEST(FromOutput, RefusesWhatCannotBeInverted) {
+  const Eigen::MatrixXf x = Eigen::MatrixXf::Random(8, 3);
+  Eigen::MatrixXf y, dx = Eigen::MatrixXf::Constant(8, 3, -77);
+  BatchNorm<float, LeakyRelu> layer(3);
+  layer.forward(x, y);
+  layer.gamma()[1] = 0;
+  EXPECT_EQ(error_of([&] { layer.backward_from_output(y, x, dx); }),
+            "batchnorm::backward_from_output: gamma[1] is 0; xhat cannot be had from y");
+  BatchNorm<float, LeakyRelu> flat(3, {}, LeakyRelu(0));
+  flat.forward(x, y);
+  EXPECT_EQ(error_of([&] { flat.backward_from_output(y, x, dx); }),
+            "batchnorm::backward_from_output: the activation has slope 0; it cannot be inverted");
+  EXPECT_EQ(dx, Eigen::MatrixXf::Constant(8, 3, -77));
+}
+
 // ---- What a backward is asked for.
 
 class WantedGradients : public testing::Test {

@@ -48,6 +48,9 @@ struct Identity {
   /// g *= act'(v).
   template <class V>
   BATCHNORM_INLINE static void differentiate(const V&, V&, const V*) {}
+  /// v, from act(v).
+  template <class V>
+  BATCHNORM_INLINE static void invert(V&, const V*) {}
 };
 
 /// out = max(v, 0).
@@ -68,7 +71,7 @@ struct Relu {
   }
 };
 
-/// out = v, and slope * v below 0.
+/// out = v, and slope * v below 0. Can be inverted where slope is not 0.
 class LeakyRelu {
  public:
   /// Throws: batchnorm::Error when slope does not lie in [0, 1].
@@ -86,6 +89,14 @@ class LeakyRelu {
     detail::set_zero(zero);
     const V sloped = g * constants[0];
     g = v <= zero ? sloped : g;
+  }
+
+  template <class V>
+  BATCHNORM_INLINE static void invert(V& v, const V* constants) {
+    V zero;
+    detail::set_zero(zero);
+    const V steep = v / constants[0];
+    v = v <= zero ? steep : v;
   }
 
  private:
@@ -123,6 +134,12 @@ concept Activation = requires(const A& a, double v, double g) {
   a.values();
   A::apply(v, &g);
   A::differentiate(v, g, &v);
+};
+
+/// One whose input can be had from its output.
+template <class A>
+concept InvertibleActivation = Activation<A> && requires(const A& a, double v) {
+  A::invert(v, &v);
 };
 
 namespace detail {

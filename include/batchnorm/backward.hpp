@@ -83,7 +83,7 @@ struct FillInputGradient {
   StatisticGradients<Statistic> statistics = {};
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
-    const Statistic inv_count = Statistic(1) / moments.count;
+    const Statistic inv_count = moments.count > Statistic(0) ? Statistic(1) / moments.count : Statistic(0);
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
       typename L::V mean, center, inv_std, scale, dy, dy_centered;
       L::load(mean, moments.mean + c);

@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "batchnorm/backward.hpp"
+#include "batchnorm/detail/from_output.hpp"
+#include "batchnorm/detail/weights.hpp"
 #include "batchnorm/detail/workspace_pool.hpp"
 #include "batchnorm/forward.hpp"
 
@@ -70,6 +72,45 @@ class BatchNorm {
     run_forward("forward_add", device, y, x, z);
   }
 
+  /// The same with statistics in which each position has a weight: padded sequences, ignored pixels, sample weights.
+  /// A weight of n counts like n equal values, a weight of 0 like none, whatever x holds there.
+  ///
+  /// Shapes:   weights of the rank of x, 1 on the channel axis, and on each other axis either 1 or what x has.
+  /// Computes: with W = sum of the weights, mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W, the running
+  /// variance
+  ///           with W - 1; y as in forward, and by default 0 where the weight is 0.
+  /// Aliasing: y may be x. No other overlap.
+  /// Throws:   as forward, and on a weight that is negative or not finite.
+  template <Device D, class X, class W, class Y>
+  void forward_weighted(const D& device, const X& x, const W& weights, Y&& y,
+                        MaskedOutputs outputs = MaskedOutputs::zero) {
+    constexpr const char* function = "forward_weighted";
+    detail::require_output<X, Y>();
+    const Index axis = check_forward(function, normalizes_batch(), y, x);
+    take_weights(function, weights, x, axis);
+    detail::check_disjoint(function, "y", y, "weights", weights);
+    if (normalizes_batch() && detail::counted(weights_) == 1 && options_.single_value == SingleValue::error) {
+      detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
+    }
+    detail::resize_like(y, x);
+    const detail::View<const Scalar> x_view = detail::view_of(x, axis);
+    const detail::Inputs<Scalar, 2> in{x_view, detail::weights_view(weights_, x_view.shape)};
+    remember_forward(x);
+    if (normalizes_batch()) {
+      detail::collect_weighted_moments<D, Scalar>(device, in, moments_, workspace_);
+      if (training_) running_.update(moments_);
+    } else {
+      use_running_statistics();
+    }
+    const auto fill_y = fill(detail::view_of(moments_));
+    if (outputs == MaskedOutputs::zero) {
+      detail::normalize_masked<D, Scalar>(device, in, detail::view_of(y, axis), fill_y, workspace_);
+    } else {
+      detail::normalize<D, Scalar>(device, detail::Inputs<Scalar, 1>{x_view}, detail::view_of(y, axis), fill_y,
+                                   workspace_);
+    }
+  }
+
   /// The gradients of the last forward. x and dy are those of that call; dx is overwritten, the gradients of gamma and
   /// beta are added to gamma_gradient() and beta_gradient(), unless `options` say otherwise.
   ///
@@ -87,9 +128,7 @@ class BatchNorm {
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
     const Index axis = check_backward(function, x, options, dy);
-    detail::check_output(function, "dx", dx, x);
-    detail::check_overlap(function, "dx", dx, "x", x);
-    detail::check_overlap(function, "dx", dx, "dy", dy);
+    check_input_gradient(function, x, dy, dx);
     detail::resize_like(dx, x);
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
     const auto dx_view = detail::view_of(dx, axis);
@@ -127,6 +166,67 @@ class BatchNorm {
     } else {
       detail::activation_gradient<D, Scalar>(device, y_dy, dz_view, activation_, workspace_);
       differentiate_constants(device, {x_view, dz_view}, dx_view, Identity(), options);
+    }
+    take_parameter_gradients(options.parameters);
+  }
+
+  /// The gradients of the last forward from its output y, where x is no longer there: y may have been written over it,
+  /// which halves the memory that training keeps. Wants an activation that can be inverted, and a gamma without zeros.
+  ///
+  /// Computes: v = act^-1(y), xhat = (v - beta) / gamma, then as in backward. Where |gamma| is far smaller than |beta|,
+  ///           y does not hold all digits of xhat.
+  /// Aliasing: dx may be dy, or y. No other overlap.
+  /// Throws:   as backward, and on a gamma or a slope of 0.
+  /// Source:   Rota Bulo, Porzi and Kontschieder 2018.
+  template <Device D, class Y, class DY, class DX>
+  requires InvertibleActivation<Act>
+  void backward_from_output(const D& device, const Y& y, const DY& dy, DX&& dx,
+                            ParameterGradients parameters = ParameterGradients::add) {
+    constexpr const char* function = "backward_from_output";
+    require_inputs<Y, DY>();
+    detail::require_output<Y, DX>();
+    const Index axis = check_backward(function, y, {.parameters = parameters}, dy, "y");
+    check_input_gradient(function, y, dy, dx, "y");
+    check_invertible(function);
+    detail::resize_like(dx, y);
+    const detail::PairOf<Scalar> y_dy{detail::view_of(y, axis), detail::view_of(dy, axis)};
+    const bool of_batch = differentiates_ == Differentiates::batch;
+    const detail::FillInputGradientOfOutput<Scalar, Act> fill_dx{detail::view_of(moments_), of_batch ? &sums_ : nullptr,
+                                                                 this->parameters(), options_.epsilon, activation_};
+    if (of_batch || wants(parameters)) {
+      detail::collect_gradients_of_output<D, Scalar>(device, y_dy, fill_dx, sums_, centers_, workspace_);
+    }
+    detail::input_gradient_of_output<D, Scalar>(device, y_dy, detail::view_of(dx, axis), fill_dx, workspace_);
+    take_parameter_gradients(parameters);
+  }
+
+  /// The gradients of the last forward_weighted; weights and outputs are those of that call.
+  ///
+  /// Computes: as backward with dx = gamma * inv_std * (g - w / W * (sum(g) + xhat * sum(g * xhat))); where masked
+  ///           outputs were set to zero, they take no part in the sums, and dx is 0 there.
+  /// Aliasing: dx may be dy, or x. No other overlap.
+  template <Device D, class X, class W, class DY, class DX>
+  void backward_weighted(const D& device, const X& x, const W& weights, const DY& dy, DX&& dx,
+                         MaskedOutputs outputs = MaskedOutputs::zero, const BackwardOptions& options = {}) {
+    constexpr const char* function = "backward_weighted";
+    require_inputs<X, DY>();
+    detail::require_output<X, DX>();
+    const Index axis = check_backward(function, x, options, dy);
+    check_input_gradient(function, x, dy, dx);
+    take_weights(function, weights, x, axis);
+    detail::check_disjoint(function, "dx", dx, "weights", weights);
+    detail::resize_like(dx, x);
+    const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
+    const detail::Inputs<Scalar, 3> in{x_dy[0], x_dy[1], detail::weights_view(weights_, x_dy[0].shape)};
+    const auto dx_view = detail::view_of(dx, axis);
+    const auto fill_normalize = fill(detail::view_of(moments_));
+    const auto fill_dx = fill_input_gradient(activation_, options);
+    if (outputs == MaskedOutputs::zero) {
+      detail::collect_masked_gradients<D, Scalar>(device, in, fill_normalize, sums_, workspace_);
+      detail::weighted_input_gradient<MaskedOutputs::zero, D, Scalar>(device, in, dx_view, fill_dx, workspace_);
+    } else {
+      detail::collect_gradients<D, Scalar>(device, x_dy, fill_normalize, sums_, workspace_);
+      detail::weighted_input_gradient<MaskedOutputs::normalize, D, Scalar>(device, in, dx_view, fill_dx, workspace_);
     }
     take_parameter_gradients(options.parameters);
   }
@@ -182,6 +282,22 @@ class BatchNorm {
   requires(!Device<X>) void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
                                          const BackwardOptions& options = {}) {
     backward_add(Eigen::DefaultDevice{}, x, y, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
+  }
+  template <class Y, class DY, class DX>
+  requires(!Device<Y>) void backward_from_output(const Y& y, const DY& dy, DX&& dx,
+                                                 ParameterGradients parameters = ParameterGradients::add) {
+    backward_from_output(Eigen::DefaultDevice{}, y, dy, std::forward<DX>(dx), parameters);
+  }
+  template <class X, class W, class Y>
+  requires(!Device<X>) void forward_weighted(const X& x, const W& weights, Y&& y,
+                                             MaskedOutputs outputs = MaskedOutputs::zero) {
+    forward_weighted(Eigen::DefaultDevice{}, x, weights, std::forward<Y>(y), outputs);
+  }
+  template <class X, class W, class DY, class DX>
+  requires(!Device<X>) void backward_weighted(const X& x, const W& weights, const DY& dy, DX&& dx,
+                                              MaskedOutputs outputs = MaskedOutputs::zero,
+                                              const BackwardOptions& options = {}) {
+    backward_weighted(Eigen::DefaultDevice{}, x, weights, dy, std::forward<DX>(dx), outputs, options);
   }
   template <class X, class DY>
   requires(!Device<X>) void backward_parameters(const X& x, const DY& dy,
@@ -280,20 +396,38 @@ class BatchNorm {
   void run_forward(const char* function, const D& device, Y& y, const X& x, const Z&... z) {
     const Index axis = check_forward(function, normalizes_batch(), y, x, z...);
     detail::resize_like(y, x);
-    const auto dims = detail::dimensions_of(x);
-    forward_dimensions_.assign(dims.begin(), dims.end());
-    differentiates_ = normalizes_batch() ? Differentiates::batch : Differentiates::constants;
+    remember_forward(x);
     const detail::Inputs<Scalar, 1 + sizeof...(Z)> in{detail::view_of(x, axis), detail::view_of(z, axis)...};
     if (normalizes_batch()) {
       detail::normalize_batch<D, Scalar>(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
                                          activation_, workspace_);
       if (training_) running_.update(moments_);
     } else {
-      moments_.count = Statistic(1);
-      moments_.mean = running_.mean;
-      moments_.m2 = running_.var;
+      use_running_statistics();
       detail::normalize<D, Scalar>(device, in, detail::view_of(y, axis), fill(detail::view_of(moments_)), workspace_);
     }
+  }
+
+  /// What backward will differentiate.
+  template <class X>
+  void remember_forward(const X& x) {
+    const auto dims = detail::dimensions_of(x);
+    forward_dimensions_.assign(dims.begin(), dims.end());
+    differentiates_ = normalizes_batch() ? Differentiates::batch : Differentiates::constants;
+  }
+
+  void use_running_statistics() {
+    moments_.count = Statistic(1);
+    moments_.mean = running_.mean;
+    moments_.m2 = running_.var;
+  }
+
+  template <class W, class X>
+  void take_weights(const char* function, const W& weights, const X& x, Index axis) {
+    require_inputs<X, W>();
+    detail::check_weights(function, weights, x, axis);
+    detail::expand_weights(weights, axis, detail::dimensions_of(x), weights_);
+    detail::check_weight_values(function, weights_);
   }
 
   template <Device D, class X, class Y, class... Z>
@@ -374,18 +508,38 @@ class BatchNorm {
 
   /// The checks of the inputs of every backward; returns the axis counted from the front.
   template <class X, class DY>
-  Index check_backward(const char* function, const X& x, const BackwardOptions& options, const DY& dy) const {
+  Index check_backward(const char* function, const X& x, const BackwardOptions& options, const DY& dy,
+                       const char* x_name = "x") const {
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
     if (differentiates_ == Differentiates::nothing) detail::fail(function, "there has been no forward");
     const auto dims = detail::dimensions_of(x);
     if (!std::equal(dims.begin(), dims.end(), forward_dimensions_.begin(), forward_dimensions_.end())) {
-      detail::fail_dimensions(function, "x", dims, "in the last forward it was", forward_dimensions_);
+      detail::fail_dimensions(function, x_name, dims, "in the last forward it was", forward_dimensions_);
     }
     check(function);
     detail::check_same_dimensions(function, "dy", dy, x);
     check_statistic_gradient(function, "options.mean", options.mean);
     check_statistic_gradient(function, "options.var", options.var);
     return axis;
+  }
+
+  void check_invertible(const char* function) const {
+    for (Index c = 0; c < gamma_.size(); ++c) {
+      if (gamma_[c] == Parameter(0)) {
+        detail::fail(function, "gamma[" + std::to_string(c) + "] is 0; xhat cannot be had from y");
+      }
+    }
+    for (const double value : activation_.values()) {
+      if (value == 0) detail::fail(function, "the activation has slope 0; it cannot be inverted");
+    }
+  }
+
+  template <class X, class DY, class DX>
+  static void check_input_gradient(const char* function, const X& x, const DY& dy, const DX& dx,
+                                   const char* x_name = "x") {
+    detail::check_output(function, "dx", dx, x);
+    detail::check_overlap(function, "dx", dx, x_name, x);
+    detail::check_overlap(function, "dx", dx, "dy", dy);
   }
 
   template <class X, class Y, class DY, class DX, class DZ>
@@ -418,6 +572,8 @@ class BatchNorm {
   BasicGradientSums<Statistic> sums_;
   Workspace<Scalar> workspace_;
   mutable detail::WorkspacePool<Scalar> pool_;
+  Vector<Scalar> weights_;     // of every position, in a weighted call
+  Vector<Statistic> centers_;  // of every channel, in a backward from the output
   std::vector<Index> forward_dimensions_;
   Differentiates differentiates_ = Differentiates::nothing;
   bool training_ = true;

@@ -18,9 +18,23 @@ bool is_reliable(Compute sum, Compute count) {
   return magnitude <= std::numeric_limits<Compute>::max() && magnitude >= count * Compute(0x1p-100);
 }
 
+/// A formula may have weights among its inputs: one for each position, the same for all channels.
+inline constexpr int no_weights = -1;
+
+template <class Formula>
+inline constexpr bool has_weights = Formula::weights != no_weights;
+
+/// What has weight 0 may be anything, NaN as well.
+template <class V>
+BATCHNORM_INLINE void replace_masked(const V& weight, V& v, const V& replacement) {
+  V zero;
+  set_zero(zero);
+  v = weight == zero ? replacement : v;
+}
+
 /// Per channel, first: mean; second: m2, the sum of squared deviations from it.
 struct MomentFormula {
-  static constexpr int inputs = 1;  // x
+  static constexpr int inputs = 1, weights = no_weights;  // x
   enum Coefficient { center, coefficients };
   static constexpr bool finds_mean = true;
 
@@ -71,7 +85,7 @@ struct MomentFormula {
 /// y = act((x - center) * scale + shift). Never x * a + b: at mean 1e6 and std 1 that is wrong in the second digit.
 template <class Act>
 struct NormalizeFormula {
-  static constexpr int inputs = 1;  // x
+  static constexpr int inputs = 1, weights = no_weights;  // x
   enum Coefficient { center, scale, shift, constants };
   static constexpr int coefficients = constants + constants_of<Act>;
 
@@ -85,7 +99,7 @@ struct NormalizeFormula {
 /// y = act((x - center) * scale + shift + z).
 template <class Act>
 struct NormalizeAddFormula {
-  static constexpr int inputs = 2;  // x, z
+  static constexpr int inputs = 2, weights = no_weights;  // x, z
   using Normalize = NormalizeFormula<Identity>;
   static constexpr int constants = Normalize::coefficients, coefficients = constants + constants_of<Act>;
 
@@ -100,7 +114,7 @@ struct NormalizeAddFormula {
 /// coefficients are those of NormalizeFormula.
 template <class Act>
 struct GradientFormula {
-  static constexpr int inputs = 2;  // x, dy
+  static constexpr int inputs = 2, weights = no_weights;  // x, dy
   using Normalize = NormalizeFormula<Act>;
   enum Coefficient { center = Normalize::center };
   static constexpr int coefficients = is_identity<Act> ? 1 : Normalize::coefficients;
@@ -153,7 +167,7 @@ struct GradientFormula {
 /// two factors of (x - center) stay apart because their product leaves the range of float at a std of 1e19 or 1e-20.
 template <class Act>
 struct InputGradientFormula {
-  static constexpr int inputs = 2;  // x, dy
+  static constexpr int inputs = 2, weights = no_weights;  // x, dy
   enum Coefficient { center, inv_std, scale, xhat_scale, shift, beta, constants };
   static constexpr int coefficients = is_identity<Act> ? beta : constants + constants_of<Act>;
 
@@ -169,16 +183,134 @@ struct InputGradientFormula {
   }
 };
 
+/// From the output y = act(v): xhat = (v - beta) / gamma, so that v stands for x, and beta for the mean.
+template <class Act, class V>
+BATCHNORM_INLINE void invert_output(const V (&y_dy)[2], const V* constants, V (&v_g)[2]) {
+  v_g[0] = y_dy[0];
+  v_g[1] = y_dy[1];
+  Act::differentiate(y_dy[0], v_g[1], constants);
+  Act::invert(v_g[0], constants);
+}
+
+/// GradientFormula with v for x.
+template <class Act>
+struct OutputGradientFormula : GradientFormula<Identity> {
+  using Base = GradientFormula<Identity>;  // inputs: y, dy
+  static constexpr int constants = Base::coefficients, coefficients = constants + constants_of<Act>;
+
+  template <class V>
+  BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V (&c)[coefficients], V& sum, V& product_sum) {
+    V v_g[2];
+    invert_output<Act>(in, c + constants, v_g);
+    const V about[1] = {c[Base::center]};
+    Base::accumulate(v_g, about, sum, product_sum);
+  }
+};
+
+/// InputGradientFormula with v for x.
+template <class Act>
+struct InputGradientOfOutputFormula : InputGradientFormula<Identity> {
+  using Base = InputGradientFormula<Identity>;  // inputs: y, dy
+  static constexpr int constants = Base::coefficients, coefficients = constants + constants_of<Act>;
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], V& dx) {
+    V v_g[2];
+    invert_output<Act>(in, c + constants, v_g);
+    dx = v_g[1] * c[Base::scale] +
+         ((v_g[0] - c[Base::center]) * c[Base::inv_std] * c[Base::xhat_scale] + c[Base::shift]);
+  }
+};
+
 /// dz = dy * act'(y), from the output y: for the activations above, act'(y) = act'(v).
 template <class Act>
 struct ActivationGradientFormula {
-  static constexpr int inputs = 2;  // y, dy
+  static constexpr int inputs = 2, weights = no_weights;  // y, dy
   static constexpr int coefficients = std::max(constants_of<Act>, 1);
 
   template <class V>
   BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&constants)[coefficients], V& dz) {
     dz = in[1];
     Act::differentiate(in[0], dz, constants);
+  }
+};
+
+/// MomentFormula where each value counts `weight` times.
+struct WeightedMomentFormula : MomentFormula {
+  static constexpr int inputs = 2, weights = 1;  // x, weights
+
+  template <class V>
+  BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V (&c)[coefficients], V& sum, V& square_sum) {
+    V value = in[0];
+    replace_masked(in[1], value, c[center]);
+    const V deviation = value - c[center], weighted = deviation * in[1];
+    sum += weighted;
+    square_sum += weighted * deviation;
+  }
+
+  template <class L, class V>
+  BATCHNORM_INLINE static void keep_last(V (&in)[2], const V& center, Index keep) {
+    L::keep_last(in[0], center, keep);
+  }
+};
+
+/// NormalizeFormula, and 0 where the weight is 0.
+template <class Act>
+struct MaskedNormalizeFormula : NormalizeFormula<Act> {
+  using Base = NormalizeFormula<Act>;
+  static constexpr int inputs = 2, weights = 1;  // x, weights
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[Base::coefficients], V& y) {
+    const V x[1] = {in[0]};
+    V zero;
+    set_zero(zero);
+    Base::apply(x, c, y);
+    replace_masked(in[1], y, zero);
+  }
+};
+
+/// GradientFormula without what has weight 0.
+template <class Act>
+struct MaskedGradientFormula : GradientFormula<Act> {
+  using Base = GradientFormula<Act>;
+  static constexpr int inputs = 3, weights = 2;  // x, dy, weights
+
+  template <class V>
+  BATCHNORM_INLINE static void accumulate(const V (&in)[3], const V (&c)[Base::coefficients], V& sum, V& product_sum) {
+    V x_dy[2] = {in[0], in[1]};
+    V zero;
+    set_zero(zero);
+    replace_masked(in[2], x_dy[0], c[Base::center]);
+    replace_masked(in[2], x_dy[1], zero);
+    Base::accumulate(x_dy, c, sum, product_sum);
+  }
+
+  template <class L, class V>
+  BATCHNORM_INLINE static void keep_last(V (&in)[3], const V& center, Index keep) {
+    L::keep_last(in[0], center, keep);
+    L::keep_last(in[1], V{}, keep);
+  }
+};
+
+/// InputGradientFormula where the mean and the variance weigh each value: dx = g * scale + weight * (...). Masked
+/// outputs that are set to zero have no gradient.
+template <class Act, bool zeroes>
+struct WeightedInputGradientFormula : InputGradientFormula<Act> {
+  using Base = InputGradientFormula<Act>;
+  static constexpr int inputs = 3, weights = 2;  // x, dy, weights
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[3], const V (&c)[Base::coefficients], V& dx) {
+    V deviation = in[0] - c[Base::center], g = in[1], zero;
+    set_zero(zero);
+    if constexpr (!is_identity<Act>) {
+      const V v = deviation * c[Base::scale] + c[Base::beta];
+      Act::differentiate(v, g, c + Base::constants);
+    }
+    replace_masked(in[2], deviation, zero);
+    dx = g * c[Base::scale] + in[2] * (deviation * c[Base::inv_std] * c[Base::xhat_scale] + c[Base::shift]);
+    if constexpr (zeroes) replace_masked(in[2], dx, zero);
   }
 };
 

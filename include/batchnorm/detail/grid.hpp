@@ -46,14 +46,16 @@ struct Part {
   Index channels() const { return channel_end - channel_begin; }
 };
 
+/// A weighted row has one weight: rows are then neither folded nor made of runs.
 template <class T>
-Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels) {
+Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels, bool weighted) {
   const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(ComputeOf<T>), 8));
-  const bool short_runs = shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
+  const bool short_runs =
+      weighted ? shape.inner == 1 : shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
   const Index pieces = ceil_div(shape.inner, piece_length);
   Grid grid{shape, dense_channels && short_runs, shape.outer * pieces, pieces};
   const Index width = shape.channels * shape.inner;
-  if (grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
+  if (!weighted && grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
     const Index fold = lanes / std::gcd(lanes, width);
     if (shape.outer >= fold) grid.fold = fold;
   }

@@ -94,8 +94,9 @@ struct JoinColumns {
 
 /// Sums of `count` values per channel become what Formula gives, in place: first in `sum`, second in `product_sum`.
 template <class Formula, class Statistic>
-void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, Index channels, Index count) {
-  const Statistic inv_count = Statistic(1) / Statistic(static_cast<double>(count));
+void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, Index channels,
+                     const Statistic& count) {
+  const Statistic inv_count = Statistic(1) / count;
   for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
     typename L::V center_v, mean_v, sum, product_sum, first, second;
     L::load(center_v, sums.center + c);
@@ -108,17 +109,18 @@ void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, 
   });
 }
 
-/// Takes `size` more values per channel into first and second, which have `before`.
+/// Takes `count` more values per channel into first and second, which have `before`.
 template <class Formula, class Statistic>
 void merge_channels(Statistic* first, Statistic* second, const Statistic* other_first, const Statistic* other_second,
-                    Index channels, Index before, Index size) {
-  if (before == 0) {
+                    Index channels, const Statistic& before, const Statistic& count) {
+  if (count == Statistic(0)) return;
+  if (before == Statistic(0)) {
     std::copy_n(other_first, channels, first);
     std::copy_n(other_second, channels, second);
     return;
   }
-  const Statistic share = Statistic(static_cast<double>(size)) / Statistic(static_cast<double>(before + size));
-  const Statistic cross = Statistic(static_cast<double>(before)) * share;
+  const Statistic share = count / (before + count);
+  const Statistic cross = before * share;
   for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
     typename L::V a, b, other_a, other_b;
     L::load(a, first + c);

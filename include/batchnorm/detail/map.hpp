@@ -73,7 +73,7 @@ class PartMap {
 
   /// Whether the rows of the part follow one another without gaps.
   bool is_dense() const {
-    bool dense = part.channels() == grid.shape.channels && out.dense_rows();
+    bool dense = !has_weights<Formula> && part.channels() == grid.shape.channels && out.dense_rows();
     for (const auto& view : in) dense = dense && view.dense_rows();
     return dense;
   }

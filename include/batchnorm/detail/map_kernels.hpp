@@ -25,7 +25,13 @@ BATCHNORM_INLINE void map_at(const std::array<const typename L::Scalar*, Formula
                              const Coefficients& coefficients, typename L::V& result) {
   typename L::V v[Formula::inputs], c[Formula::coefficients];
 #pragma GCC unroll 8
-  for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], in[k] + i);
+  for (int k = 0; k < Formula::inputs; ++k) {
+    if (Coefficients::by_columns && k == Formula::weights) {
+      L::fill(v[k], static_cast<typename L::Compute>(*in[static_cast<std::size_t>(k)]));
+    } else {
+      L::load(v[k], in[static_cast<std::size_t>(k)] + i);
+    }
+  }
 #pragma GCC unroll 8
   for (int k = 0; k < Formula::coefficients; ++k) coefficients.get(c[k], k);
   Formula::apply(v, c, result);
@@ -81,6 +87,7 @@ BATCHNORM_INLINE void map_line(const std::array<const typename L::Scalar*, Formu
 /// By runs: the same coefficients for all values.
 template <class L, int Count>
 struct RunCoefficients {
+  static constexpr bool by_columns = false;
   typename L::V values[static_cast<std::size_t>(Count)];
 
   BATCHNORM_INLINE RunCoefficients(const std::array<typename L::Compute*, static_cast<std::size_t>(Count)>& from,
@@ -97,6 +104,7 @@ struct RunCoefficients {
 /// arrays have one pack more, with the first columns again.
 template <class L, int Count>
 struct ColumnCoefficients {
+  static constexpr bool by_columns = true;
   std::array<typename L::Compute*, static_cast<std::size_t>(Count)> values;
   Index width;
   Index column = 0;
@@ -148,7 +156,7 @@ template <class T, class Compute, class Formula_>
 struct MapRows {
   using Scalar = T;
   using Formula = Formula_;
-  Lines<T, Formula::inputs> rows;  // a line may be several rows of `width` columns without gaps
+  Lines<T, Formula::inputs> rows;  // without weights, a line may be several rows of `width` columns without gaps
   T* out;
   Index out_stride;
   std::array<Compute*, Formula::coefficients> coefficients;

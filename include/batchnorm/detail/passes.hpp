@@ -32,19 +32,19 @@ class Slices {
 };
 
 template <class T, std::size_t N>
-Grid grid_of(const std::array<View<const T>, N>& in) {
+Grid grid_of(const std::array<View<const T>, N>& in, bool weighted = false) {
   bool dense_rows = true, dense_channels = true;
   for (const auto& view : in) dense_rows = dense_rows && view.dense_rows();
   for (const auto& view : in) dense_channels = dense_channels && view.dense_channels();
-  return make_grid<T>(in[0].shape, dense_rows, dense_channels);
+  return make_grid<T>(in[0].shape, dense_rows, dense_channels, weighted);
 }
 
 template <class T, std::size_t N>
-Grid grid_of(const std::array<View<const T>, N>& in, const View<T>& out) {
+Grid grid_of(const std::array<View<const T>, N>& in, const View<T>& out, bool weighted = false) {
   std::array<View<const T>, N + 1> all;
   std::copy(in.begin(), in.end(), all.begin());
   all[N] = out;
-  return grid_of(all);
+  return grid_of(all, weighted);
 }
 
 /// Columns that a worker's scratch arrays hold.
@@ -143,21 +143,17 @@ class Reduction {
   void merge() const {
     if (partition_.whole_channels()) return;
     const Index channels = partition_.grid.shape.channels;
+    Statistic before(0);
     for (Index k = 0; k < partition_.position_parts; ++k) {
-      const Index before = values_before(k);
-      merge_channels<Formula>(first_, second_, slot(k), slot(k) + channels, channels, before,
-                              values_before(k + 1) - before);
+      const Part part = partition_[k * partition_.channel_parts];
+      const Statistic count = count_between<Formula, Statistic>(partition_.grid, in_, part.begin, part.end);
+      merge_channels<Formula>(first_, second_, slot(k), slot(k) + channels, channels, before, count);
+      before += count;
     }
   }
 
  private:
   Statistic* slot(Index k) const { return slots_ + 2 * k * partition_.grid.shape.channels; }
-
-  /// Values per channel in the position parts before part k.
-  Index values_before(Index k) const {
-    const Grid& grid = partition_.grid;
-    return grid.values_before(std::min(k * partition_.position_step, grid.positions));
-  }
 
   ReduceScratch<Compute, Statistic, Formula> scratch(Index worker) const {
     const Index columns = scratch_columns<T>(partition_), channels = partition_.channel_step;
@@ -234,7 +230,7 @@ class Map {
   /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
   bool pays_to_stream() const {
     const Grid& grid = partition_.grid;
-    bool whole_rows = grid.by_columns && partition_.channel_parts == 1 && out_.dense_rows();
+    bool whole_rows = !has_weights<Formula> && grid.by_columns && partition_.channel_parts == 1 && out_.dense_rows();
     for (const auto& view : in_) whole_rows = whole_rows && view.dense_rows();
     const Index channels = grid.by_columns ? partition_.channel_step : 1;
     const Index run = whole_rows ? grid.shape.size() : channels * grid.shape.inner;

@@ -23,6 +23,20 @@ struct ReduceScratch {
   ChannelSums<Statistic> block;                   // of every channel
 };
 
+/// Values per channel in the positions [begin, end), or the sum of their weights.
+template <class Formula, class Statistic, class T, std::size_t Inputs>
+Statistic count_between(const Grid& grid, const std::array<View<const T>, Inputs>& in, Index begin, Index end) {
+  const Index first = grid.values_before(begin), last = grid.values_before(end);
+  if constexpr (!has_weights<Formula>) {
+    return Statistic(static_cast<double>(last - first));
+  } else {
+    const T* const weights = in[Formula::weights].data;
+    Statistic sum(0), error(0);
+    for (Index k = first; k < last; ++k) add_compensated(sum, error, static_cast<Statistic>(weights[k]));
+    return sum - error;
+  }
+}
+
 /// `first` and `second` have one entry for each channel of the tensor; those of the part's channels are written.
 template <class T, class Compute, class Statistic, class Formula>
 class PartReduction {
@@ -37,11 +51,17 @@ class PartReduction {
   ReduceScratch<Compute, Statistic, Formula> scratch;
 
   void run() const {
+    if constexpr (has_weights<Formula>) {
+      for (Statistic* const result : {first, second}) {
+        std::fill(result + part.channel_begin, result + part.channel_end, Statistic(0));
+      }
+    }
     if (grid.by_columns) {
       fill_further();
       const Index folded = part.end - (part.end - part.begin) % grid.fold;
-      reduce_rows(part.begin, folded, grid.fold);
-      reduce_rows(folded, part.end, 1);
+      Statistic before(0);
+      reduce_rows(part.begin, folded, grid.fold, before);
+      reduce_rows(folded, part.end, 1, before);
     } else {
       constexpr Index channels = max_columns / Kernel::lanes;
       for (Index c = part.channel_begin; c < part.channel_end; c += channels) {
@@ -59,15 +79,13 @@ class PartReduction {
   struct Block {
     Index begin, end;
     Index channel_begin, channel_end;
-    Index before;  // values that each channel had before
-    Index count;   // values of each channel
+    Statistic before;  // values that each channel had before, or their weight
+    Statistic count;   // values of each channel, or their weight
     Index channels() const { return channel_end - channel_begin; }
   };
 
-  Block block_of(Index begin, Index end, Index channel_begin, Index channel_end) const {
-    const Index done = grid.values_before(begin);
-    return {
-        begin, end, channel_begin, channel_end, done - grid.values_before(part.begin), grid.values_before(end) - done};
+  Block block_of(Index begin, Index end, Index channel_begin, Index channel_end, const Statistic& before) const {
+    return {begin, end, channel_begin, channel_end, before, count_between<Formula, Statistic>(grid, in, begin, end)};
   }
 
   /// Positions [begin, end) of a channel: whole runs, or a piece of one.
@@ -85,8 +103,10 @@ class PartReduction {
 
   void reduce_runs(Index channel_begin, Index channel_end) const {
     const Index positions = std::max<Index>(piece_length / std::max<Index>(grid.shape.inner, 1), 1);
+    Statistic before(0);
     for (Index p = part.begin; p < part.end; p += positions) {
-      const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end);
+      const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end, before);
+      if (block.count == Statistic(0)) continue;
       ChannelRuns<T, Formula::inputs> runs{runs_of(channel_begin, block.begin, block.end), {}, block.channels()};
       for (std::size_t k = 0; k < in.size(); ++k) runs.stride[k] = in[k].channel_stride;
       for (Index c = 0; c < block.channels(); ++c) scratch.center[c * Kernel::lanes] = center_of(block, c);
@@ -94,18 +114,22 @@ class PartReduction {
       for (Compute*& array : of_block) array += block.channel_begin;
       dispatch(Kernel{runs, scratch.center, of_block, scratch.columns}, runs.runs.length);
       take_in(block, Kernel::lanes, 1);
+      before += block.count;
     }
   }
 
   // ---- By columns: whole rows, `fold` of them read as one.
 
-  void reduce_rows(Index begin, Index end, Index fold) const {
+  void reduce_rows(Index begin, Index end, Index fold, Statistic& before) const {
     for (Index row = begin; row < end; row += block_rows * fold) {
-      const Block block = block_of(row, std::min(row + block_rows * fold, end), part.channel_begin, part.channel_end);
+      const Block block =
+          block_of(row, std::min(row + block_rows * fold, end), part.channel_begin, part.channel_end, before);
+      if (block.count == Statistic(0)) continue;
       const Inputs rows = rows_of(block, fold);
       center_columns(block, rows, fold);
       dispatch(SumRows<T, Compute, Formula>{rows, scratch.center, scratch.further, scratch.columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
+      before += block.count;
     }
   }
 
@@ -113,7 +137,7 @@ class PartReduction {
     Inputs rows{{}, {}, (block.end - block.begin) / fold, fold * block.channels() * grid.shape.inner};
     for (std::size_t k = 0; k < in.size(); ++k) {
       rows.stride[k] = in[k].outer_stride * fold;
-      rows.in[k] = in[k].data + block.begin * in[k].outer_stride + block.channel_begin * grid.shape.inner;
+      rows.in[k] = in[k].data + block.begin * in[k].outer_stride + block.channel_begin * in[k].channel_stride;
     }
     return rows;
   }
@@ -121,8 +145,9 @@ class PartReduction {
   /// The same center for all columns of a channel.
   void center_columns(const Block& block, const Inputs& rows, Index fold) const {
     const Index inner = grid.shape.inner, width = block.channels() * inner;
-    if (Formula::finds_mean && block.before == 0 && inner == 1) {
-      if constexpr (Formula::finds_mean) dispatch(FindCenters<T, Compute>{rows, scratch.center}, rows.length);
+    constexpr bool across = Formula::finds_mean && !has_weights<Formula>;
+    if (across && block.before == Statistic(0) && inner == 1) {
+      if constexpr (across) dispatch(FindCenters<T, Compute>{rows, scratch.center}, rows.length);
       for (Index c = 0; fold > 1 && c < width; ++c) scratch.center[c] = average(scratch.center + c, width, fold, 1);
     } else {
       for (Index c = 0; c < block.channels(); ++c) fill_columns(scratch.center + c * inner, inner, center_of(block, c));
@@ -146,8 +171,25 @@ class PartReduction {
   Compute center_of(const Block& block, Index c) const {
     const Index channel = block.channel_begin + c;
     if constexpr (!Formula::finds_mean) return static_cast<Compute>(mean[channel]);
-    if (block.before > 0) return static_cast<Compute>(first[channel]);
-    return find_center(runs_of(channel, block.begin, block.end));
+    if (block.before > Statistic(0)) return static_cast<Compute>(first[channel]);
+    const Inputs runs = runs_of(channel, block.begin, block.end);
+    if constexpr (has_weights<Formula>) {
+      return find_weighted_center(runs);
+    } else {
+      return find_center(runs);
+    }
+  }
+
+  /// The first value that counts.
+  static const T* first_weighted(const Inputs& runs) {
+    for (Index line = 0; line < runs.lines; ++line) {
+      for (Index i = 0; i < runs.length; ++i) {
+        if (runs.in[Formula::weights][line * runs.stride[Formula::weights] + i] != T(0)) {
+          return runs.in[0] + line * runs.stride[0] + i;
+        }
+      }
+    }
+    return runs.in[0];
   }
 
   /// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. From samples
@@ -164,6 +206,21 @@ class PartReduction {
       sums[k % sampled_runs] += static_cast<Compute>(runs.in[0][run * runs.stride[0] + place]) - origin;
     }
     return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (Compute(1) / Compute(samples));
+  }
+
+  /// The same from values that count.
+  static Compute find_weighted_center(const Inputs& runs) {
+    constexpr Index places = 64;
+    const Compute origin = static_cast<Compute>(*first_weighted(runs));
+    Compute sum(0), found(0);
+    for (Index k = 0; k < places; ++k) {
+      const Index place = sample_place(k, places, runs.lines * runs.length);
+      const Index line = place / runs.length, i = place % runs.length;
+      if (runs.in[Formula::weights][line * runs.stride[Formula::weights] + i] == T(0)) continue;
+      sum += static_cast<Compute>(runs.in[0][line * runs.stride[0] + i]) - origin;
+      found += Compute(1);
+    }
+    return found == Compute(0) ? origin : origin + sum / found;
   }
 
   /// About the first value, so that equal ones stay exact.
@@ -192,17 +249,18 @@ class PartReduction {
   /// Sums again in Statistic what left the range of Compute, or lost too many digits about a center far from the mean.
   /// (Behind the first block the center is the mean so far: it is far from a block only where the variance is large.)
   void correct(const Block& block) const {
-    const Statistic count(static_cast<double>(block.count));
+    const Statistic& count = block.count;
     for (Index c = 0; c < block.channels(); ++c) {
       const Statistic &sum = scratch.block.sum[c], &product_sum = scratch.block.product_sum[c];
       const bool reliable = Formula::is_reliable(sum, product_sum, count) &&
-                            (block.before > 0 || Formula::is_centered(sum, product_sum, count));
+                            (block.before > Statistic(0) || Formula::is_centered(sum, product_sum, count));
       if (!reliable && !take_constant(block, c)) sum_wide(block, c);
     }
   }
 
   /// Where the last input is constant (a dead channel, no gradient), its sums are known.
   [[gnu::noinline, gnu::cold]] bool take_constant(const Block& block, Index c) const {
+    if constexpr (has_weights<Formula>) return false;
     const Inputs runs = runs_of(block.channel_begin + c, block.begin, block.end);
     const T* const values = runs.in.back();
     const Statistic value = static_cast<Statistic>(values[0]);
@@ -226,7 +284,13 @@ class PartReduction {
     const Inputs runs = runs_of(channel, block.begin, block.end);
     Statistic c_of_channel[Formula::coefficients];
     Statistic& center = c_of_channel[Formula::center];
-    center = Formula::finds_mean ? static_cast<Statistic>(*runs.in[0]) : mean[channel];
+    if constexpr (!Formula::finds_mean) {
+      center = mean[channel];
+    } else if constexpr (has_weights<Formula>) {
+      center = static_cast<Statistic>(*first_weighted(runs));
+    } else {
+      center = static_cast<Statistic>(*runs.in[0]);
+    }
     for (std::size_t k = 1; k < further.size(); ++k) c_of_channel[k] = static_cast<Statistic>(further[k][channel]);
     Statistic sum(0), product_sum(0);
     for (Index line = 0; line < runs.lines; ++line) {

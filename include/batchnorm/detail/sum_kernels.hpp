@@ -20,8 +20,24 @@ inline Index sample_place(Index k, Index samples, Index length) {
   return samples == length ? k : (k * golden % unit) * length / unit;
 }
 
+/// One vector of each input. By columns all share the weight of their row.
+template <class L, class Formula, bool ByColumns>
+BATCHNORM_INLINE void load_inputs(const std::array<const typename L::Scalar*, Formula::inputs>& at,
+                                  const std::array<Index, Formula::inputs>& stride, Index row, Index offset,
+                                  typename L::V (&v)[Formula::inputs]) {
+#pragma GCC unroll 8
+  for (int k = 0; k < Formula::inputs; ++k) {
+    const auto* const from = at[static_cast<std::size_t>(k)] + row * stride[static_cast<std::size_t>(k)];
+    if (ByColumns && k == Formula::weights) {
+      L::fill(v[k], static_cast<typename L::Compute>(*from));
+    } else {
+      L::load(v[k], from + offset);
+    }
+  }
+}
+
 /// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart.
-template <class L, class Formula, int Strip>
+template <class L, class Formula, bool ByColumns, int Strip>
 BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
                                const std::array<Index, Formula::inputs>& stride, Index rows,
                                const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
@@ -35,15 +51,14 @@ BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formu
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) {
       typename L::V v[Formula::inputs];
-#pragma GCC unroll 8
-      for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k] + s * L::count);
+      load_inputs<L, Formula, ByColumns>(at, stride, row, s * L::count, v);
       Formula::accumulate(v, c[s], sum[s], product_sum[s]);
     }
   }
 }
 
 /// The same for one vector of which only the last `keep` lanes count.
-template <class L, class Formula>
+template <class L, class Formula, bool ByColumns>
 BATCHNORM_INLINE void sum_tail(const std::array<const typename L::Scalar*, Formula::inputs>& at,
                                const std::array<Index, Formula::inputs>& stride, Index rows, Index keep,
                                const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
@@ -52,8 +67,7 @@ BATCHNORM_INLINE void sum_tail(const std::array<const typename L::Scalar*, Formu
   L::clear(product_sum);
   for (Index row = 0; row < rows; ++row) {
     typename L::V v[Formula::inputs];
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < Formula::inputs; ++k) L::load(v[k], at[k] + row * stride[k]);
+    load_inputs<L, Formula, ByColumns>(at, stride, row, 0, v);
     Formula::template keep_last<L>(v, c[Formula::center], keep);
     Formula::accumulate(v, c, sum, product_sum);
   }
@@ -114,12 +128,11 @@ struct SumRows {
 
   template <class L, int Strip>
   BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column) const {
-    std::array<const T*, Formula::inputs> at;
-    move_by(at, rows.in, rows.stride, row, column);
+    const auto at = place(row, column);
     typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) load_coefficients<L>(column + s * L::count, c[s]);
-    sum_tile<L, Formula, Strip>(at, rows.stride, tile, c, sum, product_sum);
+    sum_tile<L, Formula, true, Strip>(at, rows.stride, tile, c, sum, product_sum);
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
   }
@@ -127,12 +140,18 @@ struct SumRows {
   /// The last vector is shifted back, over columns that have been counted.
   template <class L>
   BATCHNORM_INLINE void add_tail(Index row, Index tile, Index column, Index keep) const {
-    std::array<const T*, Formula::inputs> at;
-    move_by(at, rows.in, rows.stride, row, column);
+    const auto at = place(row, column);
     typename L::V c[Formula::coefficients], sum, product_sum;
     load_coefficients<L>(column, c);
-    sum_tail<L, Formula>(at, rows.stride, tile, keep, c, sum, product_sum);
+    sum_tail<L, Formula, true>(at, rows.stride, tile, keep, c, sum, product_sum);
     add<L>(column, sum, product_sum);
+  }
+
+  BATCHNORM_INLINE std::array<const T*, Formula::inputs> place(Index row, Index column) const {
+    std::array<const T*, Formula::inputs> at;
+    move_by(at, rows.in, rows.stride, row, column);
+    if constexpr (has_weights<Formula>) at[Formula::weights] -= column;
+    return at;
   }
 
   template <class L>
@@ -266,7 +285,7 @@ struct SumRuns {
     for (Index steps = runs.length / step; steps > 0;) {
       const Index tile = std::min<Index>(steps, tile_rows);
       move_by(at, runs.in, runs.stride, line, i);
-      sum_tile<L, Formula, L::per_pack>(at, stride, tile, c, sum, product_sum);
+      sum_tile<L, Formula, false, L::per_pack>(at, stride, tile, c, sum, product_sum);
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
       i += tile * step;
@@ -276,7 +295,7 @@ struct SumRuns {
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
       move_by(at, runs.in, runs.stride, line, i + keep - L::count);
-      sum_tail<L, Formula>(at, stride, 1, keep, c[0], sum[0], product_sum[0]);
+      sum_tail<L, Formula, false>(at, stride, 1, keep, c[0], sum[0], product_sum[0]);
       totals.add(0, sum[0], product_sum[0]);
     }
   }

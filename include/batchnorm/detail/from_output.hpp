@@ -1,0 +1,88 @@
+#pragma once
+
+#include "batchnorm/backward.hpp"
+
+// Backward from the output alone, where the activation can be inverted (Rota Bulo, Porzi and Kontschieder 2018).
+
+namespace batchnorm::detail {
+
+/// Sets the coefficients of OutputGradientFormula.
+template <class T, class Act>
+struct FillOutputGradient {
+  using Formula = OutputGradientFormula<Act>;
+  Act activation;
+
+  void operator()(const std::array<ComputeOf<T>*, Formula::coefficients>& to, Index begin, Index end) const {
+    fill_constants(activation, to, Formula::constants, begin, end);
+  }
+};
+
+/// Sets the coefficients of InputGradientOfOutputFormula for a range of channels: v - beta stands for x - mean, and
+/// 1 / gamma for inv_std. Without sums the statistics are constants.
+template <class T, class Act>
+struct FillInputGradientOfOutput {
+  using Statistic = StatisticOf<T>;
+  using Compute = ComputeOf<T>;
+  using Formula = InputGradientOfOutputFormula<Act>;
+  using Base = InputGradientFormula<Identity>;
+  MomentsView<Statistic> moments;
+  const BasicGradientSums<Statistic>* sums;
+  Parameters<T> parameters;
+  double epsilon;
+  Act activation;
+
+  void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
+    for (Index c = begin; c < end; ++c) {
+      Statistic inv_std;
+      moments.template inverse_std<Lanes<Statistic, Statistic, 0>>(c, epsilon, inv_std);
+      const Statistic gamma = parameters.gamma == nullptr ? Statistic(1) : Statistic(parameters.gamma[c]);
+      const Statistic scale = gamma * inv_std;
+      const Statistic dy_mean = sums == nullptr ? Statistic(0) : Statistic(sums->dy[c] / moments.count);
+      const Statistic xhat_mean =
+          sums == nullptr ? Statistic(0) : Statistic(sums->dy_centered[c] * inv_std / moments.count);
+      to[Base::center][c] = parameters.beta == nullptr ? Compute(0) : Compute(parameters.beta[c]);
+      to[Base::inv_std][c] = static_cast<Compute>(Statistic(1) / gamma);
+      to[Base::scale][c] = static_cast<Compute>(scale);
+      to[Base::xhat_scale][c] = static_cast<Compute>(-scale * xhat_mean);
+      to[Base::shift][c] = static_cast<Compute>(-scale * dy_mean);
+    }
+    fill_constants(activation, to, Formula::constants, begin, end);
+  }
+};
+
+/// collect_gradients from the output. `centers` is scratch.
+template <Device D, class T, class Act>
+void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const FillInputGradientOfOutput<T, Act>& fill,
+                                 BasicGradientSums<StatisticOf<T>>& sums, Vector<StatisticOf<T>>& centers,
+                                 Workspace<T>& workspace) {
+  using Statistic = StatisticOf<T>;
+  const Shape& shape = y_dy[0].shape;
+  clear(sums, shape.channels);
+  if (shape.size() == 0) return;
+  centers.setZero(shape.channels);
+  if (fill.parameters.beta != nullptr) {
+    for (Index c = 0; c < shape.channels; ++c) centers[c] = Statistic(fill.parameters.beta[c]);
+  }
+  const Partition partition = make_partition<T>(grid_of(y_dy), 2);
+  run(device, partition,
+      Reduction<T, OutputGradientFormula<Act>>(partition, y_dy, centers.data(), sums.dy.data(),
+                                               sums.dy_centered.data()),
+      FillOutputGradient<T, Act>{fill.activation}, workspace);
+  // sum g (v - beta) = gamma inv_std sum g (x - mean).
+  for (Index c = 0; c < shape.channels; ++c) {
+    Statistic inv_std;
+    fill.moments.template inverse_std<Lanes<Statistic, Statistic, 0>>(c, fill.epsilon, inv_std);
+    const Statistic gamma = fill.parameters.gamma == nullptr ? Statistic(1) : Statistic(fill.parameters.gamma[c]);
+    sums.dy_centered[c] = inv_std == Statistic(0) ? Statistic(0) : Statistic(sums.dy_centered[c] / (gamma * inv_std));
+  }
+}
+
+template <Device D, class T, class Act>
+void input_gradient_of_output(const D& device, const PairOf<T>& y_dy, const View<T>& dx,
+                              const FillInputGradientOfOutput<T, Act>& fill, Workspace<T>& workspace) {
+  if (dx.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(y_dy, dx), 2);
+  run(device, partition, Map<T, InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
+}
+
+}  // namespace batchnorm::detail

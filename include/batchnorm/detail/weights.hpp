@@ -1,0 +1,131 @@
+#pragma once
+
+#include "batchnorm/backward.hpp"
+
+// Batch normalization where each position has a weight, or is masked.
+
+namespace batchnorm {
+
+/// What becomes of outputs with weight 0, and of their gradients: zeros, or normalized like all others.
+enum class MaskedOutputs { zero, normalize };
+
+namespace detail {
+
+/// Every axis of the weights is that of x or 1; the channel axis is 1.
+template <class X, class W>
+void check_weights(const char* function, const W& weights, const X& x, Index axis) {
+  const auto dims = dimensions_of(weights);
+  const auto x_dims = dimensions_of(x);
+  for (std::size_t d = 0; d < dims.size(); ++d) {
+    if (dims[d] == 1 || (dims[d] == x_dims[d] && static_cast<Index>(d) != axis)) continue;
+    fail_dimensions(function, "weights", dims, "each axis must be 1, or that of x (but for the channels); x is",
+                    x_dims);
+  }
+}
+
+/// The weights of all positions, in the order of memory.
+template <class T, class W, std::size_t Rank>
+void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>& x_dims, Vector<T>& to) {
+  std::array<std::size_t, Rank> order;  // of the axes, the fastest first
+  for (std::size_t d = 0; d < Rank; ++d) order[d] = TraitsOf<W>::row_major ? Rank - 1 - d : d;
+  const auto dims = dimensions_of(weights);
+  std::array<Index, Rank> stride{}, at{};
+  Index step = 1, positions = 1;
+  for (const std::size_t d : order) {
+    stride[d] = dims[d] == 1 ? 0 : step;
+    if constexpr (is_dense_rank_2<W>()) {
+      if (step > 1 || d != order[0]) stride[d] = dims[d] == 1 ? 0 : weights.outerStride();
+    }
+    step *= dims[d];
+    if (static_cast<Index>(d) != axis) positions *= x_dims[d];
+  }
+  to.resize(positions);
+  const T* from = weights.data();
+  for (Index k = 0; k < positions; ++k) {
+    to[k] = *from;
+    for (const std::size_t d : order) {
+      if (static_cast<Index>(d) == axis) continue;
+      from += stride[d];
+      if (++at[d] < x_dims[d]) break;
+      from -= stride[d] * x_dims[d];
+      at[d] = 0;
+    }
+  }
+}
+
+/// Finite, and not negative.
+template <class T>
+void check_weight_values(const char* function, const Vector<T>& weights) {
+  for (Index k = 0; k < weights.size(); ++k) {
+    const double weight = static_cast<double>(weights[k]);
+    if (!(weight >= 0 && weight - weight == 0))
+      fail(function, "a weight is ", weight, "; it must be finite and not negative");
+  }
+}
+
+/// Weights as an input beside x. All channels share them.
+template <class T>
+View<const T> weights_view(const Vector<T>& weights, const Shape& x) {
+  return {weights.data(), {x.outer, 1, x.inner}, x.inner, 0};
+}
+
+/// Values per channel that count.
+template <class T>
+Index counted(const Vector<T>& weights) {
+  return static_cast<Index>(
+      std::count_if(weights.data(), weights.data() + weights.size(), [](const T& w) { return w != T(0); }));
+}
+
+/// normalize, with zeros at masked positions.
+template <Device D, class T, class Act>
+void normalize_masked(const D& device, const Inputs<T, 2>& x_weights, const View<T>& y,
+                      const FillNormalize<T, Act>& fill, Workspace<T>& workspace) {
+  if (y.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(x_weights, y, true), 1);
+  run(device, partition, Map<T, MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
+}
+
+/// collect_moments with weights; count becomes their sum.
+template <Device D, class T>
+void collect_weighted_moments(const D& device, const Inputs<T, 2>& x_weights, BasicMoments<StatisticOf<T>>& moments,
+                              Workspace<T>& workspace) {
+  using Statistic = StatisticOf<T>;
+  const Shape& shape = x_weights[0].shape;
+  prepare(moments, shape);
+  if (shape.size() == 0) return;
+  const Grid grid = grid_of(x_weights, true);
+  moments.count = count_between<WeightedMomentFormula, Statistic>(grid, x_weights, 0, grid.positions);
+  if (moments.count == Statistic(0)) return;
+  const Partition partition = make_partition<T>(grid, 1);
+  run(device, partition,
+      Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
+      NoCoefficients{}, workspace);
+}
+
+/// collect_gradients without masked positions.
+template <Device D, class T, class Act>
+void collect_masked_gradients(const D& device, const Inputs<T, 3>& x_dy_weights,
+                              const FillNormalize<T, Act>& fill_normalize, BasicGradientSums<StatisticOf<T>>& sums,
+                              Workspace<T>& workspace) {
+  const Shape& shape = x_dy_weights[0].shape;
+  clear(sums, shape.channels);
+  if (shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid_of(x_dy_weights, true), 2);
+  run(device, partition,
+      Reduction<T, MaskedGradientFormula<Act>>(partition, x_dy_weights, fill_normalize.moments.mean, sums.dy.data(),
+                                               sums.dy_centered.data()),
+      fill_normalize, workspace);
+}
+
+/// input_gradient of weighted statistics.
+template <MaskedOutputs outputs, Device D, class T, class Act>
+void weighted_input_gradient(const D& device, const Inputs<T, 3>& x_dy_weights, const View<T>& dx,
+                             const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
+  if (dx.shape.size() == 0) return;
+  using Formula = WeightedInputGradientFormula<Act, outputs == MaskedOutputs::zero>;
+  const Partition partition = make_partition<T>(grid_of(x_dy_weights, dx, true), 2);
+  run(device, partition, Map<T, Formula>(partition, x_dy_weights, dx), fill, workspace);
+}
+
+}  // namespace detail
+}  // namespace batchnorm
