@@ -1,9 +1,13 @@
-# Trains a network on digits with and without batch normalization:
-#   cmake -P cmake/demo.cmake                    on digits it draws itself
-#   cmake -DDATA=DIR -P cmake/demo.cmake         on the MNIST files in DIR
+# Trains a network on digits with and without batch normalization, or runs another of the training examples:
+#   cmake -P cmake/demo.cmake                              on digits it draws itself
+#   cmake -DDATA=DIR -P cmake/demo.cmake                   on the MNIST files in DIR
+#   cmake -DEXAMPLE=train_residual -P cmake/demo.cmake     a residual network, folded after training
 
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)
 
+if(NOT EXAMPLE)
+  set(EXAMPLE train_digits)
+endif()
 set(folder ${source_dir}/build/demo)
 set(arguments --output ${folder}/output)
 if(DATA)
@@ -12,7 +16,7 @@ if(DATA)
 endif()
 
 install_packages(libeigen3-dev libcli11-dev gnuplot-nox)
-build(${folder} train_digits -DBATCHNORM_TESTS=OFF -DBATCHNORM_BENCHMARKS=OFF)
+build(${folder} ${EXAMPLE} -DBATCHNORM_TESTS=OFF -DBATCHNORM_BENCHMARKS=OFF)
 
 # CMake hands a program's output on through a pipe, where a progress bar does not see that a terminal shows it.
 set(terminal "")
@@ -24,7 +28,7 @@ if(EXISTS /proc/self/fd/1)
 endif()
 
 file(MAKE_DIRECTORY ${folder}/output)
-execute_process(COMMAND ${folder}/examples/train_digits ${arguments} RESULT_VARIABLE result ${terminal})
+execute_process(COMMAND ${folder}/examples/${EXAMPLE} ${arguments} RESULT_VARIABLE result ${terminal})
 if(result)
-  message(FATAL_ERROR "train_digits failed (${result}).")
+  message(FATAL_ERROR "${EXAMPLE} failed (${result}).")
 endif()

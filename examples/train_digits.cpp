@@ -4,17 +4,15 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
-#include <stdexcept>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "support/chart.hpp"
+#include "support/chart_script.hpp"
 #include "support/experiment.hpp"
-#include "support/glyphs.hpp"
-#include "support/mnist.hpp"
+#include "support/load.hpp"
+#include "support/output_file.hpp"
 #include "support/report.hpp"
 #include "support/results.hpp"
 
@@ -31,19 +29,9 @@ struct Arguments {
   unsigned threads = std::max(1u, std::thread::hardware_concurrency());
 };
 
-DataSet load(const Arguments& arguments) {
-  DataSet data = arguments.data.empty() ? draw_digits(arguments.seed) : read_mnist(arguments.data);
-  if (data.training.count() < batch_size || data.held_out.count() == 0) {
-    throw std::runtime_error(describe(data) + " are too few for batches of " + std::to_string(batch_size));
-  }
-  return data;
-}
-
 void run(const Arguments& arguments) {
-  const DataSet data = load(arguments);
-  std::error_code ignored;  // Where no folder comes about, the file in it cannot be written, and says so.
-  std::filesystem::create_directories(arguments.output, ignored);
-  OutputFile results(std::filesystem::path(arguments.output) / "train_digits.csv");
+  const DataSet data = load(arguments.data, arguments.seed);
+  OutputFile results(arguments.output, "train_digits.csv");
 
   std::printf("%s; kernels for %s\n", describe(data).c_str(), batchnorm::name(batchnorm::active_target()));
   std::fflush(stdout);
@@ -51,12 +39,7 @@ void run(const Arguments& arguments) {
 
   print_report(comparisons);
   results.write(csv(comparisons));
-  const std::string data_path = results.path().string();
-  if (draw_chart(results.path(), describe(data))) {
-    std::printf("\nThe chart is beside its data, %s, as train_digits.svg.\n", data_path.c_str());
-  } else {
-    std::printf("\ngnuplot is not installed, so there is no chart; its data is %s.\n", data_path.c_str());
-  }
+  show_chart(results.path(), chart_script, describe(data));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -14,8 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "chart_script.hpp"
-#include "results.hpp"
+#include "output_file.hpp"
 
 namespace example {
 
@@ -39,17 +39,18 @@ inline bool is_whole_svg(const std::filesystem::path& path) {
   return text.find("</svg>") != std::string::npos;
 }
 
-/// Draws the results as an SVG file beside the CSV file, and leaves the script there too.
+/// Draws the results as an SVG file beside the CSV file, and leaves gnuplot's script there too. The script's arguments
+/// are the CSV file, the SVG file and the name of the data.
 /// False where gnuplot is not installed.
-inline bool draw_chart(const std::filesystem::path& csv_path, const std::string& data_name) {
+inline bool draw_chart(const std::filesystem::path& csv_path, const std::string& script, const std::string& data_name) {
   const auto beside = [&](const char* extension) {
     return std::filesystem::path(csv_path).replace_extension(extension);
   };
-  OutputFile script(beside("gp"));
-  script.write(chart_script);
+  OutputFile script_file(beside("gp"));
+  script_file.write(script);
   OutputFile svg(beside("svg"));
   const auto exit_code =
-      run_program({"gnuplot", "-c", script.path().string(), csv_path.string(), svg.path().string(), data_name});
+      run_program({"gnuplot", "-c", script_file.path().string(), csv_path.string(), svg.path().string(), data_name});
   if (!exit_code) {
     std::filesystem::remove(svg.path());
     return false;
@@ -57,6 +58,17 @@ inline bool draw_chart(const std::filesystem::path& csv_path, const std::string&
   // gnuplot is silent about a full disk.
   if (*exit_code != 0 || !is_whole_svg(svg.path())) throw std::runtime_error(svg.path().string() + " cannot be drawn");
   return true;
+}
+
+/// Draws the chart and says where it is.
+inline void show_chart(const std::filesystem::path& csv_path, const std::string& script, const std::string& data_name) {
+  const std::string data_path = csv_path.string();
+  if (draw_chart(csv_path, script, data_name)) {
+    const std::string svg_name = csv_path.stem().string() + ".svg";
+    std::printf("\nThe chart is beside its data, %s, as %s.\n", data_path.c_str(), svg_name.c_str());
+  } else {
+    std::printf("\ngnuplot is not installed, so there is no chart; its data is %s.\n", data_path.c_str());
+  }
 }
 
 }  // namespace example

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "network.hpp"
+#include "matrix.hpp"
 
 namespace example {
 

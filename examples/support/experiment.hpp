@@ -4,11 +4,11 @@
 #include <array>
 #include <atomic>
 #include <future>
-#include <numeric>
-#include <random>
 #include <thread>
 #include <vector>
 
+#include "batches.hpp"
+#include "classification.hpp"
 #include "digits.hpp"
 #include "network.hpp"
 #include "progress.hpp"
@@ -17,7 +17,6 @@ namespace example {
 
 inline constexpr std::array weight_stds = {0.1, 0.01};
 inline constexpr std::array rates = {0.1, 1.0, 10.0};
-inline constexpr Index batch_size = 60;
 inline constexpr int measuring_interval = 50;
 
 /// In inference, on the held-out digits where nothing else is said.
@@ -44,46 +43,6 @@ struct Comparison {
   double weight_std, rate;
   Run without, with;
 };
-
-/// Indices of training digits: each digit once in random order, then all again in another.
-class Batches {
- public:
-  Batches(Index digits, unsigned seed) : order_(static_cast<std::size_t>(digits)), generator_(seed) {
-    std::iota(order_.begin(), order_.end(), Index{0});
-    end_ = order_.size();
-  }
-
-  Eigen::Map<const Eigen::Matrix<Index, Eigen::Dynamic, 1>> next() {
-    constexpr auto size = static_cast<std::size_t>(batch_size);
-    if (end_ + size > order_.size()) {
-      std::shuffle(order_.begin(), order_.end(), generator_);
-      end_ = 0;
-    }
-    end_ += size;
-    return {order_.data() + end_ - size, batch_size};
-  }
-
- private:
-  std::vector<Index> order_;
-  std::mt19937 generator_;
-  std::size_t end_;
-};
-
-inline double mean_loss(const Matrix& log_probabilities, const Labels& labels) {
-  double sum = 0;
-  for (Index i = 0; i < labels.size(); ++i) sum -= log_probabilities(i, labels(i));
-  return sum / static_cast<double>(labels.size());
-}
-
-inline Labels answers(const Matrix& log_probabilities) {
-  Labels result(log_probabilities.rows());
-  for (Index i = 0; i < result.size(); ++i) log_probabilities.row(i).maxCoeff(&result(i));
-  return result;
-}
-
-inline double accuracy(const Matrix& log_probabilities, const Labels& labels) {
-  return (answers(log_probabilities).array() == labels.array()).cast<double>().mean();
-}
 
 inline std::array<float, 3> percentiles(Eigen::VectorXf values) {
   std::sort(values.begin(), values.end());

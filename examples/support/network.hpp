@@ -4,48 +4,13 @@
 #include <batchnorm/batchnorm.hpp>
 #include <optional>
 #include <random>
-#include <utility>
+
+#include "classification.hpp"
+#include "dense.hpp"
 
 namespace example {
 
-using Eigen::Index;
-
-/// Samples x features: each sample lies in one piece, and the features are the channels of a batch normalization.
-using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using Labels = Eigen::VectorXi;
-
 enum class Normalization { none, batch };
-
-/// y = x * weights + bias, or x * weights.
-class Dense {
- public:
-  enum class Bias { none, zero };
-
-  Dense(Matrix weights, Bias bias) : weights_(std::move(weights)) {
-    if (bias == Bias::zero) bias_.setZero(weights_.cols());
-  }
-
-  void forward(const Matrix& x, Matrix& y) const {
-    y.noalias() = x * weights_;
-    if (bias_.size() > 0) y.rowwise() += bias_;
-  }
-
-  void backward(const Matrix& x, const Matrix& dy) {
-    weights_gradient_.noalias() = x.transpose() * dy;
-    if (bias_.size() > 0) bias_gradient_ = dy.colwise().sum();
-  }
-
-  Matrix input_gradient(const Matrix& dy) const { return dy * weights_.transpose(); }
-
-  void step(float rate) {
-    weights_ -= rate * weights_gradient_;
-    if (bias_.size() > 0) bias_ -= rate * bias_gradient_;
-  }
-
- private:
-  Matrix weights_, weights_gradient_;
-  Eigen::RowVectorXf bias_, bias_gradient_;
-};
 
 /// y = sigmoid(batch_norm(x * weights)), or sigmoid(x * weights + bias) without batch normalization.
 class HiddenLayer {
@@ -103,12 +68,6 @@ class HiddenLayer {
   Matrix dense_output_, y_;
 };
 
-inline Matrix log_softmax(const Matrix& logits) {
-  const Matrix shifted = logits.colwise() - logits.rowwise().maxCoeff();
-  const Eigen::VectorXf log_sums = shifted.array().exp().rowwise().sum().log();
-  return shifted.colwise() - log_sums;
-}
-
 /// The network of Ioffe and Szegedy 2015, section 4.1: 784-100-100-100-10, sigmoids, cross-entropy.
 class Network {
  public:
@@ -160,9 +119,7 @@ class Network {
   }
 
   void backward(const Matrix& images, const Labels& labels) {
-    Matrix gradient = log_softmax(logits_).array().exp();
-    for (Index i = 0; i < labels.size(); ++i) gradient(i, labels(i)) -= 1;
-    gradient /= static_cast<float>(labels.size());
+    Matrix gradient = loss_gradient(logits_, labels);
     output_.backward(hidden_.back().y(), gradient);
     gradient = output_.input_gradient(gradient);
     for (std::size_t i = hidden_.size(); i-- > 0;) {

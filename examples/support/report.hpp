@@ -5,17 +5,10 @@
 #include <string>
 
 #include "analysis.hpp"
+#include "format.hpp"
 
 namespace example {
 
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
-  std::string text(static_cast<std::size_t>(std::snprintf(nullptr, 0, pattern, values...)), '\0');
-  std::snprintf(text.data(), text.size() + 1, pattern, values...);
-  return text;
-}
-
-inline std::string percent(double fraction) { return format("%.1f %%", 100 * fraction); }
 inline std::string points(double fraction) { return format("%.1f points", 100 * fraction); }
 inline std::string normal(double std) { return format("N(0, %g)", std); }
 inline std::string number(std::optional<double> value, const char* otherwise) {

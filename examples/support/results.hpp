@@ -1,36 +1,12 @@
 #pragma once
 
-#include <filesystem>
-#include <fstream>
 #include <sstream>
-#include <stdexcept>
 #include <string>
-#include <utility>
+#include <vector>
 
 #include "experiment.hpp"
 
 namespace example {
-
-/// A text file; every failure is an error.
-class OutputFile {
- public:
-  explicit OutputFile(std::filesystem::path path) : path_(std::move(path)), stream_(path_) { check(); }
-
-  void write(const std::string& text) {
-    stream_ << text << std::flush;
-    check();
-  }
-
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  void check() const {
-    if (!stream_) throw std::runtime_error(path_.string() + " cannot be written");
-  }
-
-  std::filesystem::path path_;
-  std::ofstream stream_;
-};
 
 inline std::string csv(const std::vector<Comparison>& comparisons) {
   std::ostringstream text;
