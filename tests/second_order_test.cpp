@@ -44,6 +44,8 @@ struct Answer {
   Vector<Parameter<Scalar>> ggamma;
 };
 
+using test::same_bits;
+
 template <class Scalar>
 bool same_bits(const Answer<Scalar>& a, const Answer<Scalar>& b) {
   return same_bits(a.ty, b.ty) && same_bits(a.gx, b.gx) && same_bits(a.gdy, b.gdy) && same_bits(a.ggamma, b.ggamma);
@@ -332,6 +334,210 @@ TEST_P(SecondOrderOf, ALayerOfAutodiffScalarsAgrees) {
   EXPECT_TRUE(s.gdy.isApprox(derivatives(y), 1e-13));
   EXPECT_TRUE(s.gx.isApprox(derivatives(dx), 1e-13));
   EXPECT_TRUE(s.ggamma.isApprox(derivatives(layer.gamma_gradient()), 1e-13));
+}
+
+// ---- Threads, memory, bad input.
+
+template <class Scalar>
+void expect_same_bits_for_any_number_of_threads(const Layout& layout) {
+  static Eigen::ThreadPool one(1), two(2), eight(8);
+  SCOPED_TRACE(text(layout));
+  for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+    const auto p = random_directed_problem<Scalar>(layout, statistics);
+    const auto serial = answer(p);
+    EXPECT_TRUE(same_bits(serial, answer(p, Eigen::DefaultDevice())));
+    for (Eigen::ThreadPool* pool : {&one, &two, &eight}) {
+      EXPECT_TRUE(same_bits(serial, answer(p, Eigen::ThreadPoolDevice(pool, pool->NumThreads()))));
+    }
+  }
+}
+
+TEST(SecondOrder, SameBitsForAnyNumberOfThreads) {
+  for (const Layout& layout : cases()) {
+    for_each_target([&] { expect_same_bits_for_any_number_of_threads<float>(layout); });
+  }
+  for (const Layout& layout :
+       {Layout{{20011, 17}}, Layout{{20011, 17}, Order::col_major}, Layout{{16, 33, 25, 25}}, Layout{{4, 3, 150, 170}},
+        Layout{{600, 64, 3, 3}}, Layout{{2500, 3, 20}}, Layout{{64, 50, 14, 14}}, Layout{{300, 1500}}}) {
+    expect_same_bits_for_any_number_of_threads<float>(layout);
+    expect_same_bits_for_any_number_of_threads<double>(layout);
+    expect_same_bits_for_any_number_of_threads<Eigen::bfloat16>(layout);
+  }
+}
+
+TEST(SecondOrder, LargeTensorsMatchTheOracle) {
+  for (const Layout& layout : {Layout{{20011, 17}}, Layout{{4, 3, 150, 170}}, Layout{{600, 64, 3, 3}}}) {
+    for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+      expect_matches_on_every_target(random_directed_problem<float>(layout, statistics));
+    }
+  }
+}
+
+/// Tensors of a problem on 4x3x2x5, and what double_backward and jvp make of them.
+class SecondOrderCalls : public testing::Test {
+ protected:
+  using Tensor = Eigen::Tensor<float, 4, Eigen::RowMajor>;
+  using TensorMap = Eigen::TensorMap<Tensor>;
+
+  SecondOrderCalls() {
+    collect_moments(x, moments);
+    jvp(x, moments, p.gamma, direction(), ty);
+    double_backward(x, dy, moments, p.gamma, direction(), SecondGradients{gx, gdy, ggamma});
+  }
+
+  Tensor copy(const Flat<float>& values) const { return tensor<4, Eigen::RowMajor>(values, p.layout); }
+  static Flat<float> values(const Tensor& t) { return Eigen::Map<const Flat<float>>(t.data(), t.size()); }
+  Direction<Tensor> direction() const { return {v, p.v_gamma, p.v_beta}; }
+
+  /// That `call` ends in the error `text` and leaves the outputs as they were.
+  template <class Call>
+  void expect_error(const std::string& text, const Call& call) {
+    SCOPED_TRACE(text);
+    const Flat<float> before[] = {values(ty), values(gx), values(gdy), ggamma};
+    EXPECT_EQ(error_of(call), text);
+    EXPECT_TRUE(same_bits(values(ty), before[0]));
+    EXPECT_TRUE(same_bits(values(gx), before[1]));
+    EXPECT_TRUE(same_bits(values(gdy), before[2]));
+    EXPECT_TRUE(same_bits(Flat<float>(ggamma), before[3]));
+  }
+
+  /// The same error from both.
+  template <class M, class V>
+  void expect_errors(const std::string& text, const Tensor& at, const M& about, const Eigen::VectorXf& gamma,
+                     const Direction<V>& along, const Options& options = {}) {
+    expect_error("batchnorm::jvp: " + text, [&] { jvp(at, about, gamma, along, ty, options); });
+    expect_error("batchnorm::double_backward: " + text, [&] {
+      double_backward(at, at, about, gamma, along, SecondGradients{gx, gdy, ggamma}, options);
+    });
+  }
+
+  DirectedProblem<float> p = random_directed_problem<float>({{4, 3, 2, 5}});
+  Tensor x = copy(p.x), dy = copy(p.dy), v = copy(p.v), ty, gx, gdy;
+  Eigen::VectorXf ggamma;
+  Moments moments;
+};
+
+TEST_F(SecondOrderCalls, InPlace) {
+  Tensor y = x, at_v = v;
+  jvp(y, moments, p.gamma, direction(), y);
+  EXPECT_TRUE(same_bits(values(y), values(ty)));
+  jvp(x, moments, p.gamma, Direction{at_v, p.v_gamma, p.v_beta}, at_v);
+  EXPECT_TRUE(same_bits(values(at_v), values(ty)));
+
+  for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+    double_backward(x, dy, moments, p.gamma, direction(), SecondGradients{gx, gdy, ggamma}, {}, statistics);
+    for (const int which : {0, 1, 2}) {
+      Tensor inputs[] = {x, dy, v}, other;
+      Eigen::VectorXf gamma = p.gamma;
+      double_backward(inputs[0], inputs[1], moments, gamma, Direction{inputs[2], p.v_gamma, p.v_beta},
+                      SecondGradients{inputs[which], other, gamma}, {}, statistics);
+      EXPECT_TRUE(same_bits(values(inputs[which]), values(gx)));
+      EXPECT_TRUE(same_bits(values(other), values(gdy)));
+      EXPECT_TRUE(same_bits(gamma, ggamma));
+    }
+  }
+}
+
+TEST_F(SecondOrderCalls, BlocksOfAMatrix) {
+  using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const RowMatrix table = RowMatrix::Random(60, 9);
+  RowMatrix outputs = RowMatrix::Zero(60, 9), t(60, 3), w(60, 3);
+  const auto block = [](auto& of, Index k) { return of.middleCols(3 * k, 3); };
+  const RowMatrix a = block(table, 0), b = block(table, 1), c = block(table, 2);
+  collect_moments(a, moments);
+  Eigen::VectorXf gamma;
+  for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+    for (const bool moves_gamma : {true, false}) {
+      const Eigen::VectorXf v_gamma = p.v_gamma.head(moves_gamma ? 3 : 0);
+      double_backward(a, b, moments, p.gamma, Direction{c, v_gamma}, SecondGradients{t, w, ggamma}, {}, statistics);
+      double_backward(block(table, 0), block(table, 1), moments, p.gamma, Direction{block(table, 2), v_gamma},
+                      SecondGradients{block(outputs, 0), block(outputs, 2), gamma}, {}, statistics);
+      EXPECT_TRUE(block(outputs, 0).isApprox(t, 1e-5f));
+      EXPECT_TRUE(block(outputs, 1).isZero(0));
+      EXPECT_TRUE(block(outputs, 2).isApprox(w, 1e-5f));
+      EXPECT_TRUE(gamma.isApprox(ggamma, 1e-5f));
+    }
+  }
+}
+
+TEST_F(SecondOrderCalls, WithoutValues) {
+  const Tensor none(0, 3, 2, 5);
+  collect_moments(none, moments);
+  for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+    jvp(none, moments, p.gamma, Direction{none}, ty, {}, statistics);
+    double_backward(none, none, moments, p.gamma, Direction{none}, SecondGradients{gx, gdy, ggamma}, {}, statistics);
+    for (const Tensor* output : {&ty, &gx, &gdy}) EXPECT_EQ(output->dimensions(), none.dimensions());
+    EXPECT_EQ(ggamma, Eigen::VectorXf::Zero(3));
+  }
+}
+
+TEST_F(SecondOrderCalls, BadInput) {
+  const std::string wanted = "it must have one entry for each of 3 channels";
+  const Eigen::VectorXf four = Eigen::VectorXf::Ones(4), none;
+  const Tensor wrong(4, 3, 5, 2),
+      half = x.slice(Eigen::array<Index, 4>{0, 0, 0, 0}, Eigen::array<Index, 4>{2, 3, 2, 5});
+  expect_errors("axis is 4; x has 4 axes", x, moments, none, direction(), {.axis = 4});
+  expect_errors("epsilon is -1; it must be finite and not negative", x, moments, none, direction(), {.epsilon = -1});
+  expect_errors("direction.x is 4x3x5x2; x is 4x3x2x5", x, moments, none, Direction{wrong});
+  expect_errors("moments.mean has length 4; " + wanted, x, Moments(4), none, direction());
+  expect_errors("moments hold no values", x, Moments(3), none, direction());
+  expect_errors("gamma has length 4; " + wanted, x, moments, four, direction());
+  expect_errors("direction.gamma has length 4; " + wanted, x, moments, none, Direction{v, four});
+  expect_errors("direction.beta has length 4; " + wanted, x, moments, none, Direction{v, none, four});
+  expect_errors("moments are not those of the 20 values per channel of x; Statistics::constant takes any", half,
+                moments, none, Direction{half});
+  expect_errors("moments are not those of the 40 values per channel of x; Statistics::constant takes any", x,
+                RunningStatistics(3).moments(), none, direction());
+  expect_error("batchnorm::double_backward: dy is 4x3x5x2; x is 4x3x2x5", [&] {
+    double_backward(x, wrong, moments, none, direction(), SecondGradients{gx, gdy, ggamma});
+  });
+}
+
+TEST_F(SecondOrderCalls, OutputsThatDoNotFit) {
+  Tensor other = copy(p.x);
+  const TensorMap map(other.data(), 4, 3, 5, 2);
+  const Eigen::VectorXf none;
+  expect_error("batchnorm::jvp: ty is 4x3x5x2; x is 4x3x2x5",
+               [&] { jvp(x, moments, none, direction(), TensorMap(map)); });
+  expect_error("batchnorm::double_backward: gradients.x is 4x3x5x2; x is 4x3x2x5", [&] {
+    double_backward(x, dy, moments, none, direction(), SecondGradients{TensorMap(map), gdy, ggamma});
+  });
+  expect_error("batchnorm::double_backward: gradients.dy is 4x3x5x2; x is 4x3x2x5", [&] {
+    double_backward(x, dy, moments, none, direction(), SecondGradients{gx, TensorMap(map), ggamma});
+  });
+  EXPECT_TRUE(same_bits(values(other), p.x));
+}
+
+TEST_F(SecondOrderCalls, OutputsThatOverlap) {
+  const Eigen::VectorXf none;
+  const Index size = x.size();
+  Flat<float> memory = Flat<float>::Random(4 * size);
+  const Flat<float> before = memory;
+  const auto at = [&](Index offset) { return TensorMap(memory.data() + offset, x.dimensions()); };
+  const std::string apart = "; it must lie apart", same = "; it must be the same memory or lie apart";
+  const auto expect_overlap = [&](const std::string& text, const auto& a, const auto& b, const auto& c, auto& to_x,
+                                  auto& to_dy) {
+    expect_error("batchnorm::double_backward: " + text, [&] {
+      double_backward(a, b, moments, none, Direction{c}, SecondGradients{to_x, to_dy, ggamma});
+    });
+  };
+  expect_error("batchnorm::jvp: ty overlaps x" + same, [&] { jvp(at(0), moments, none, Direction{v}, at(1)); });
+  expect_error("batchnorm::jvp: ty overlaps direction.x" + same,
+               [&] { jvp(x, moments, none, Direction{at(size)}, at(1)); });
+  TensorMap first = at(0), shifted = at(1), last = at(3 * size);
+  expect_overlap("gradients.x overlaps x" + same, first, dy, v, shifted, last);
+  expect_overlap("gradients.x overlaps dy" + same, x, first, v, shifted, last);
+  expect_overlap("gradients.x overlaps direction.x" + same, x, dy, first, shifted, last);
+  for (TensorMap* to_dy : {&first, &shifted}) {
+    expect_overlap("gradients.dy overlaps x" + apart, first, dy, v, last, *to_dy);
+    expect_overlap("gradients.dy overlaps dy" + apart, x, first, v, last, *to_dy);
+    expect_overlap("gradients.dy overlaps direction.x" + apart, x, dy, first, last, *to_dy);
+    expect_overlap("gradients.dy overlaps gradients.x" + apart, x, dy, v, first, *to_dy);
+  }
+  Tensor one;
+  expect_overlap("gradients.dy overlaps gradients.x" + apart, x, dy, v, one, one);
+  EXPECT_EQ(one.size(), 0);
+  EXPECT_TRUE(same_bits(memory, before));
 }
 
 }  // namespace
