@@ -122,14 +122,13 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
 /// Shapes:   x, dy, direction.x, gradients.x, gradients.dy any rank and equal; moments, gamma and the direction's gamma
 ///           and beta one entry per channel; an empty gamma stands for 1. What is in `gradients` is resized where it
 ///           owns its memory, and overwritten.
-/// Computes: with bars for means over the channel, a = mean(dy * xhat), b = mean(v * xhat), and v, v_gamma and v_beta
-/// for
-///           the parts of the direction,
+/// Computes: with v, v_gamma and v_beta for the parts of the direction, bars for means over the channel,
+///           a = mean(dy * xhat) and b = mean(v * xhat):
 ///           x:     gamma * inv_std^2 * (xhat * (3 * a * b - mean(v * (dy - dy_bar))) - b * (dy - dy_bar)
 ///                  - a * (v - v_bar)) + v_gamma * inv_std * (dy - dy_bar - xhat * a)
 ///           dy:    gamma * inv_std * (v - v_bar - xhat * b) + v_gamma * xhat + v_beta
 ///           gamma: inv_std * n * (mean(v * (dy - dy_bar)) - a * b)
-///           and with constant statistics
+///           With constant statistics:
 ///           x:     v_gamma * inv_std * dy
 ///           dy:    gamma * inv_std * v + v_gamma * xhat + v_beta
 ///           gamma: inv_std * sum(v * dy)
@@ -137,6 +136,7 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
 /// Threads:  runs on `device`; the same bits for any number of threads.
 /// Throws:   batchnorm::Error on a shape or option that does not fit, or on statistics of the batch with moments of
 ///           another count than that of x; then nothing has been written.
+/// Source:   Gulrajani et al. 2017 (gradient penalty); Pearlmutter 1994 (Hessian-vector product).
 template <Device D, class X, class DY, class V, class GX, class GDY>
 void double_backward(const D& device, const X& x, const DY& dy,
                      const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,

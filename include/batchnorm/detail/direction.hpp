@@ -83,8 +83,8 @@ struct FillTangent {
 };
 
 /// Sets the coefficients of SecondGradientFormula for a range of channels. With a = mean of dy xhat, b = mean of v xhat
-/// and k = mean of v (dy - dy_mean):
-/// gx = gamma inv_std^2 [xhat (3 a b - k) - b (dy - dy_mean) - a (v - v_mean)] + v_gamma inv_std [dy - dy_mean - a xhat].
+/// and k = mean of v (dy - dy_mean), gx = gamma inv_std^2 [xhat (3 a b - k) - b (dy - dy_mean) - a (v - v_mean)]
+/// + v_gamma inv_std [dy - dy_mean - a xhat].
 template <class T>
 struct FillSecondGradient {
   using Statistic = StatisticOf<T>;
