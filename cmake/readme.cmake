@@ -1,4 +1,5 @@
-# The README in SOURCE_DIR shows examples/readme.cpp as it is, and what PROGRAM, made from it, prints.
+# The README in SOURCE_DIR shows some of the examples as they are, and what the programs made from them, in PROGRAM_DIR,
+# print.
 
 cmake_minimum_required(VERSION 3.21...3.30)
 
@@ -16,10 +17,11 @@ function(require_in_readme what block)
 endfunction()
 
 file(READ ${SOURCE_DIR}/README.md readme)
-file(READ ${SOURCE_DIR}/examples/readme.cpp code)
-execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
 replace_target(readme)
-replace_target(output)
-
-require_in_readme("examples/readme.cpp" "```cpp\n${code}```")
-require_in_readme("what it prints" "```\n${output}```")
+foreach(example readme gradient_penalty)
+  file(READ ${SOURCE_DIR}/examples/${example}.cpp code)
+  execute_process(COMMAND ${PROGRAM_DIR}/${example} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  replace_target(output)
+  require_in_readme("examples/${example}.cpp" "```cpp\n${code}```")
+  require_in_readme("what ${example} prints" "```\n${output}```")
+endforeach()

@@ -150,5 +150,29 @@ TEST(Allocation, NoneInThePhasesWithAWorkspace) {
   }
 }
 
+TEST(Allocation, NoneInSecondDerivativesWithAWorkspace) {
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(text(layout));
+    using Tensor = Eigen::Tensor<float, 3, Eigen::RowMajor>;
+    const auto p = random_problem<float>(layout);
+    const Tensor x = tensor<3, Eigen::RowMajor>(p.x, layout), dy = tensor<3, Eigen::RowMajor>(p.dy, layout);
+    Tensor ty, gx, gdy;
+    Eigen::VectorXf ggamma;
+    Moments moments;
+    collect_moments(x, moments);
+    Workspace<float> workspace;
+    const auto step = [&] {
+      const Direction direction{dy, p.gamma, p.beta};
+      for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+        jvp(x, moments, p.gamma, direction, ty, {}, statistics, &workspace);
+        double_backward(x, dy, moments, p.gamma, direction, SecondGradients{gx, gdy, ggamma}, {}, statistics,
+                        &workspace);
+      }
+    };
+    EXPECT_GT(allocations_in(step), 0);
+    EXPECT_EQ(allocations_in(step), 0);
+  }
+}
+
 }  // namespace
 }  // namespace batchnorm::test

@@ -376,13 +376,13 @@ TEST_F(FusionErrors, Shapes) {
 TEST_F(FusionErrors, Overlap) {
   Matrix x_copy = x, dy_copy = dy;
   EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy, dx, dx); }),
-            "batchnorm::backward_add: dx overlaps dz; they must lie apart");
+            "batchnorm::backward_add: dx overlaps dz; it must lie apart");
   EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy_copy, dy_copy, dz); }),
-            "batchnorm::backward_add: dx overlaps dy; they must lie apart");
+            "batchnorm::backward_add: dx overlaps dy; it must lie apart");
   EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy, y, dz); }),
-            "batchnorm::backward_add: dx overlaps y; they must lie apart");
+            "batchnorm::backward_add: dx overlaps y; it must lie apart");
   EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy, dx, x_copy); }),
-            "batchnorm::backward_add: dz overlaps x; they must lie apart");
+            "batchnorm::backward_add: dz overlaps x; it must lie apart");
 }
 
 // ---- From the output alone.

@@ -88,7 +88,7 @@ class BatchNorm {
     detail::require_output<X, Y>();
     const Index axis = check_forward(function, normalizes_batch(), y, x);
     take_weights(function, weights, x, axis);
-    detail::check_disjoint(function, "y", y, "weights", weights);
+    detail::check_apart(function, "y", y, "weights", weights);
     if (normalizes_batch() && detail::counted(weights_) == 1 && options_.single_value == SingleValue::error) {
       detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
     }
@@ -214,7 +214,7 @@ class BatchNorm {
     const Index axis = check_backward(function, x, options, dy);
     check_input_gradient(function, x, dy, dx);
     take_weights(function, weights, x, axis);
-    detail::check_disjoint(function, "dx", dx, "weights", weights);
+    detail::check_apart(function, "dx", dx, "weights", weights);
     detail::resize_like(dx, x);
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
     const detail::Inputs<Scalar, 3> in{x_dy[0], x_dy[1], detail::weights_view(weights_, x_dy[0].shape)};
@@ -551,10 +551,10 @@ class BatchNorm {
     detail::check_overlap(function, "dx", dx, "x", x);
     detail::check_overlap(function, "dz", dz, "y", y);
     detail::check_overlap(function, "dz", dz, "dy", dy);
-    detail::check_disjoint(function, "dx", dx, "y", y);
-    detail::check_disjoint(function, "dx", dx, "dy", dy);
-    detail::check_disjoint(function, "dx", dx, "dz", dz);
-    detail::check_disjoint(function, "dz", dz, "x", x);
+    detail::check_apart(function, "dx", dx, "y", y);
+    detail::check_apart(function, "dx", dx, "dy", dy);
+    detail::check_apart(function, "dx", dx, "dz", dz);
+    detail::check_apart(function, "dz", dz, "x", x);
   }
 
   void check_statistic_gradient(const char* function, const char* name, const Vector<Statistic>* gradient) const {

@@ -11,4 +11,5 @@
 #include "batchnorm/forward.hpp"
 #include "batchnorm/backward.hpp"
 #include "batchnorm/batch_norm.hpp"
+#include "batchnorm/second_order.hpp"
 #include "batchnorm/fold.hpp"

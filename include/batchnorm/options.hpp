@@ -75,6 +75,10 @@ enum class Variance { unbiased, biased };
 /// Which parameters the layer has: y = gamma * xhat + beta; an absent gamma is 1, an absent beta 0.
 enum class Affine { scale_and_shift, scale, shift, none };
 
+/// Whose mean and variance a derivative goes through: those of x itself, which move with it, or constants such as
+/// running statistics.
+enum class Statistics { of_batch, constant };
+
 /// Training with one value per channel: an Error (its variance says nothing), or variance 0 and y = beta.
 enum class SingleValue { error, allow };
 

@@ -38,7 +38,8 @@ class Workspace {
 
   /// Memory held, in bytes.
   Index bytes() const {
-    return static_cast<Index>(computes_.size() * sizeof(Compute) + statistics_.size() * sizeof(Statistic));
+    const std::size_t statistics = statistics_.size() + kept_.size();
+    return static_cast<Index>(computes_.size() * sizeof(Compute) + statistics * sizeof(Statistic));
   }
 
   /// Room for as many values of each kind; what was there is lost.
@@ -48,6 +49,12 @@ class Workspace {
   }
   Compute* computes() { return computes_.data(); }
   Statistic* statistics() { return statistics_.data(); }
+
+  /// As many statistics that `reserve` leaves alone: what a call of several passes carries from one to the next.
+  Statistic* keep(Index statistics) {
+    if (static_cast<Index>(kept_.size()) < statistics) kept_.resize(static_cast<std::size_t>(statistics));
+    return kept_.data();
+  }
 
  private:
   /// Vectors at cache line boundaries.
@@ -64,7 +71,7 @@ class Workspace {
   };
 
   std::vector<Compute, LineAllocator<Compute>> computes_;
-  std::vector<Statistic, LineAllocator<Statistic>> statistics_;
+  std::vector<Statistic, LineAllocator<Statistic>> statistics_, kept_;
 };
 
 }  // namespace batchnorm

@@ -160,10 +160,12 @@ void check_overlap(const char* function, const char* y_name, const Y& y, const c
   if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 
-template <class A, class B>
-void check_disjoint(const char* function, const char* a_name, const A& a, const char* b_name, const B& b) {
-  if (overlap(extent_of(a), extent_of(b))) {
-    fail(function, std::string(a_name) + " overlaps " + b_name + "; they must lie apart");
+/// y must lie apart from x, and be another object: both may be about to be resized.
+template <class X, class Y>
+void check_apart(const char* function, const char* y_name, const Y& y, const char* x_name, const X& x) {
+  const bool same = static_cast<const void*>(&x) == static_cast<const void*>(&y);
+  if (same || overlap(extent_of(x), extent_of(y))) {
+    fail(function, std::string(y_name) + " overlaps " + x_name + "; it must lie apart");
   }
 }
 

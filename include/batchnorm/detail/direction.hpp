@@ -1,0 +1,196 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "batchnorm/backward.hpp"
+
+// What second_order.hpp computes: formulas of derivatives in a direction, with v the part of x, and their passes.
+
+namespace batchnorm::detail {
+
+/// gx = dy * inv_std * dy_scale + v * inv_std * v_scale + (x - center) * inv_std * xhat_scale + shift. The factors stay
+/// apart because gx has inv_std^2 in all terms: at a std of 1e-20 that leaves the range of float, where dy * inv_std
+/// and v * inv_std do so no sooner than dx and ty.
+struct SecondGradientFormula {
+  static constexpr int inputs = 3, weights = no_weights;  // x, dy, v
+  enum Coefficient { center, inv_std, dy_scale, v_scale, xhat_scale, shift, coefficients };
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[3], const V (&c)[coefficients], V& gx) {
+    gx = in[1] * c[inv_std] * c[dy_scale] +
+         (in[2] * c[inv_std] * c[v_scale] + ((in[0] - c[center]) * c[inv_std] * c[xhat_scale] + c[shift]));
+  }
+};
+
+/// Of x, dy and v, the part of x in a direction, in every channel. All are zero where the statistics are constants, but
+/// for v_dy, which has dy_mean = 0 then.
+template <class Statistic>
+struct DirectionSums {
+  static constexpr Index arrays = 5;
+  Statistic* dy_mean;
+  Statistic* dy_centered;  // sum of dy * (x - mean)
+  Statistic* v;            // sum of v
+  Statistic* v_centered;   // sum of v * (x - mean)
+  Statistic* v_dy;         // sum of v * (dy - dy_mean)
+
+  DirectionSums(Statistic* memory, Index channels)
+      : dy_mean(memory),
+        dy_centered(dy_mean + channels),
+        v(dy_centered + channels),
+        v_centered(v + channels),
+        v_dy(v_centered + channels) {
+    std::fill_n(memory, arrays * channels, Statistic(0));
+  }
+};
+
+/// Sets the coefficients of InputGradientFormula for a range of channels: with v the part of x,
+/// ty = gamma inv_std [v - sum(v) / n - xhat inv_std sum(v (x - mean)) / n] + xhat v_gamma + v_beta.
+/// Sums of zero stand for statistics that are constants.
+template <class T>
+struct FillTangent {
+  using Statistic = StatisticOf<T>;
+  using Compute = ComputeOf<T>;
+  using Parameter = ParameterOf<T>;
+  MomentsView<Statistic> moments;
+  DirectionSums<Statistic> sums;
+  const Parameter *gamma, *v_gamma, *v_beta;
+  double epsilon;
+
+  using Formula = InputGradientFormula<Identity>;
+
+  void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
+    const Statistic inv_count = Statistic(1) / moments.count;
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+      typename L::V mean, center, inv_std, scale, sum, sum_centered, xhat_scale, shift;
+      L::load(mean, moments.mean + c);
+      moments.template inverse_std<L>(c, epsilon, inv_std);
+      L::load(sum, sums.v + c);
+      L::load(sum_centered, sums.v_centered + c);
+      load_channels<L>(scale, gamma, c, 1);
+      load_channels<L>(xhat_scale, v_gamma, c, 0);
+      load_channels<L>(shift, v_beta, c, 0);
+      scale *= inv_std;
+      xhat_scale -= scale * (inv_std * sum_centered * inv_count);
+      store_channels<L>(to[Formula::center] + c, mean);
+      load_channels<L>(center, to[Formula::center] + c);
+      store_channels<L>(to[Formula::inv_std] + c, inv_std);
+      store_channels<L>(to[Formula::scale] + c, scale);
+      store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
+      // The digits of the mean that Compute cannot hold go into the shift.
+      shift -= scale * (sum * inv_count) + (mean - center) * inv_std * xhat_scale;
+      store_channels<L>(to[Formula::shift] + c, shift);
+    });
+  }
+};
+
+/// Sets the coefficients of SecondGradientFormula for a range of channels. With a = mean of dy xhat, b = mean of v xhat
+/// and k = mean of v (dy - dy_mean), gx = gamma inv_std^2 [xhat (3 a b - k) - b (dy - dy_mean) - a (v - v_mean)]
+/// + v_gamma inv_std [dy - dy_mean - a xhat].
+template <class T>
+struct FillSecondGradient {
+  using Statistic = StatisticOf<T>;
+  using Compute = ComputeOf<T>;
+  MomentsView<Statistic> moments;
+  DirectionSums<Statistic> sums;
+  const ParameterOf<T>*gamma, *v_gamma;
+  double epsilon;
+
+  void operator()(const std::array<Compute*, SecondGradientFormula::coefficients>& to, Index begin, Index end) const {
+    using Formula = SecondGradientFormula;
+    const Statistic inv_count = Statistic(1) / moments.count;
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+      typename L::V mean, center, inv_std, scale, dy_mean, dy_xhat, v, v_xhat, v_dy, dy_scale;
+      L::load(mean, moments.mean + c);
+      L::load(dy_mean, sums.dy_mean + c);
+      L::load(dy_xhat, sums.dy_centered + c);
+      L::load(v, sums.v + c);
+      L::load(v_xhat, sums.v_centered + c);
+      L::load(v_dy, sums.v_dy + c);
+      moments.template inverse_std<L>(c, epsilon, inv_std);
+      load_channels<L>(scale, gamma, c, 1);
+      load_channels<L>(dy_scale, v_gamma, c, 0);
+      dy_xhat *= inv_std * inv_count;
+      v_xhat *= inv_std * inv_count;
+      scale *= inv_std;
+      const typename L::V xhat_scale =
+          inv_std * (scale * (Statistic(3) * dy_xhat * v_xhat - v_dy * inv_count) - dy_scale * dy_xhat);
+      const typename L::V v_scale = -scale * dy_xhat;
+      dy_scale -= scale * v_xhat;
+      store_channels<L>(to[Formula::center] + c, mean);
+      load_channels<L>(center, to[Formula::center] + c);
+      store_channels<L>(to[Formula::inv_std] + c, inv_std);
+      store_channels<L>(to[Formula::dy_scale] + c, dy_scale);
+      store_channels<L>(to[Formula::v_scale] + c, v_scale);
+      store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
+      // The digits of the mean that Compute cannot hold go into the shift.
+      const typename L::V through_means = dy_mean * dy_scale + v * inv_count * v_scale;
+      store_channels<L>(to[Formula::shift] + c, -inv_std * (through_means + (mean - center) * xhat_scale));
+    });
+  }
+};
+
+/// The gradient of gamma: inv_std [sum v (dy - dy_mean) - inv_std^2 sum(dy (x - mean)) sum(v (x - mean)) / n].
+template <class Statistic, class Parameter>
+void second_gamma_gradient(const MomentsView<Statistic>& moments, const DirectionSums<Statistic>& sums, double epsilon,
+                           Parameter* to, Index channels) {
+  const Statistic inv_count = Statistic(1) / moments.count;
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+    typename L::V v_dy, dy_centered, v_centered, inv_std;
+    L::load(v_dy, sums.v_dy + c);
+    L::load(dy_centered, sums.dy_centered + c);
+    L::load(v_centered, sums.v_centered + c);
+    moments.template inverse_std<L>(c, epsilon, inv_std);
+    store_channels<L>(to + c, inv_std * (v_dy - (inv_std * dy_centered) * (inv_std * v_centered) * inv_count));
+  });
+}
+
+/// ty, and the sums of v where the statistics are of the batch. Where they are not, x is read only if gamma moves.
+template <Device D, class T>
+void tangent(const D& device, const PairOf<T>& x_v, const View<T>& ty, const FillTangent<T>& fill,
+             Statistics statistics, Workspace<T>& workspace) {
+  const DirectionSums<StatisticOf<T>>& sums = fill.sums;
+  if (statistics == Statistics::constant && fill.v_gamma == nullptr) {
+    const MomentsView<StatisticOf<T>> with_mean_zero{fill.moments.count, sums.v, fill.moments.m2};
+    const FillNormalize<T> fill_v{with_mean_zero, {fill.gamma, fill.v_beta}, fill.epsilon};
+    return normalize<D, T>(device, Inputs<T, 1>{x_v[1]}, ty, fill_v, workspace);
+  }
+  const Partition partition = make_partition<T>(grid_of(x_v, ty), 2);
+  const Map<T, InputGradientFormula<Identity>> map(partition, x_v, ty);
+  if (statistics == Statistics::constant) return run(device, partition, map, fill, workspace);
+  run(device, partition, NoMap{}, NoCoefficients{},
+      Reduction<T, GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
+      NoCoefficients{}, map, fill, workspace);
+}
+
+/// Of each channel: the sum of b, and that of b * (a - center).
+template <Device D, class T>
+void sum_pair(const D& device, const PairOf<T>& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
+              StatisticOf<T>* product_sum, Workspace<T>& workspace) {
+  const Partition partition = make_partition<T>(grid_of(a_b), 2);
+  run(device, partition, Reduction<T, GradientFormula<Identity>>(partition, a_b, center, sum, product_sum),
+      NoCoefficients{}, workspace);
+}
+
+/// The sums of dy, alone and with v, whose own ones are there.
+template <Device D, class T>
+void sum_products(const D& device, const std::array<View<const T>, 3>& x_dy_v,
+                  const MomentsView<StatisticOf<T>>& moments, const DirectionSums<StatisticOf<T>>& sums,
+                  Statistics statistics, Workspace<T>& workspace) {
+  const auto& [x, dy, v] = x_dy_v;
+  if (statistics == Statistics::of_batch) {
+    sum_pair<D, T>(device, {x, dy}, moments.mean, sums.dy_mean, sums.dy_centered, workspace);
+    for (Index c = 0; c < x.shape.channels; ++c) sums.dy_mean[c] /= moments.count;
+  }
+  // Centered, for the products of means would cancel; the other sum is that of v once more.
+  sum_pair<D, T>(device, {dy, v}, sums.dy_mean, sums.v, sums.v_dy, workspace);
+}
+
+template <Device D, class T>
+void second_input_gradient(const D& device, const std::array<View<const T>, 3>& x_dy_v, const View<T>& gx,
+                           const FillSecondGradient<T>& fill, Workspace<T>& workspace) {
+  const Partition partition = make_partition<T>(grid_of(x_dy_v, gx), 3);
+  run(device, partition, Map<T, SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
+}
+
+}  // namespace batchnorm::detail
