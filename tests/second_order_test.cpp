@@ -130,6 +130,12 @@ TYPED_TEST(SecondOrder, AbsentPartsAreZeroAndAbsentGammaIsOne) {
   }
 }
 
+TEST(SecondOrder, LongDouble) {
+  for (const Statistics statistics : {Statistics::of_batch, Statistics::constant}) {
+    expect_matches_on_every_target(random_directed_problem<long double>({{37, 3}}, statistics));
+  }
+}
+
 // ---- Numbers that break careless formulas.
 
 std::vector<Layout> few_layouts() {
