@@ -12,33 +12,46 @@
 
 namespace example {
 
-inline void relu(const Device& device, Tensor& y) { y.device(device) = y.cwiseMax(0.f); }
-
-/// Turns the gradient of y = relu(x) into that of x.
-inline void relu_backward(const Device& device, const Tensor& y, Tensor& gradient) {
-  gradient.device(device) = gradient * (y > 0.f).cast<float>();
-}
-
-/// A convolution and its batch normalization, whose beta takes the place of a bias.
+/// A convolution, batch normalization, whose beta takes the place of a bias, and ReLU.
 class NormalizedConvolution {
  public:
   NormalizedConvolution(const Tensor& weights, Index stride)
-      : convolution_(weights, stride), batch_norm_(batchnorm::BatchNorm<float>(weights.dimension(3), {.axis = -1})) {}
+      : convolution_(weights, stride), batch_norm_(BatchNorm(weights.dimension(3), {.axis = -1})) {}
 
   void train() { batch_norm_->train(); }
   void eval() { batch_norm_->eval(); }
 
   void forward(const Device& device, const Tensor& x, Tensor& y) {
-    if (!batch_norm_) return convolution_.forward(device, x, y);
     convolution_.forward(device, x, convolved_);
-    batch_norm_->forward(device, convolved_, y);
+    if (batch_norm_) {
+      batch_norm_->forward(device, convolved_, y);
+    } else {
+      y.resize(convolved_.dimensions());
+      y.device(device) = convolved_.cwiseMax(0.f);
+    }
+  }
+
+  /// The same with z added before the ReLU.
+  void forward_add(const Device& device, const Tensor& x, const Tensor& z, Tensor& y) {
+    convolution_.forward(device, x, convolved_);
+    if (batch_norm_) {
+      batch_norm_->forward_add(device, convolved_, z, y);
+    } else {
+      y.resize(convolved_.dimensions());
+      y.device(device) = (convolved_ + z).cwiseMax(0.f);
+    }
   }
 
   /// Turns the gradient of y into that of x.
   void backward(const Device& device, const Tensor& x, Tensor& gradient) {
-    batch_norm_->zero_gradients();
-    batch_norm_->backward(device, convolved_, gradient, convolved_);
+    batch_norm_->backward(device, convolved_, gradient, convolved_, overwrite);
     convolution_.backward(device, x, convolved_, gradient);
+  }
+
+  /// Of forward_add: turns the gradient of y into that of z, and sets that of x.
+  void backward_add(const Device& device, const Tensor& x, const Tensor& y, Tensor& gradient, Tensor& x_gradient) {
+    batch_norm_->backward_add(device, convolved_, y, gradient, convolved_, gradient, overwrite);
+    convolution_.backward(device, x, convolved_, x_gradient);
   }
 
   void step(float rate) {
@@ -55,32 +68,30 @@ class NormalizedConvolution {
   }
 
  private:
+  using BatchNorm = batchnorm::BatchNorm<float, batchnorm::Relu>;
+  static constexpr BatchNorm::BackwardOptions overwrite{.parameters = batchnorm::ParameterGradients::overwrite};
+
   Convolution convolution_;
-  std::optional<batchnorm::BatchNorm<float>> batch_norm_;  // none once it is folded
+  std::optional<BatchNorm> batch_norm_;  // none once it is folded
   Tensor convolved_;
 };
 
-/// y = relu(second(relu(first(x))) + x)
+/// y = second(first(x)) with x added before the last ReLU.
 class ResidualBlock {
  public:
   ResidualBlock(const Tensor& first, const Tensor& second) : first_(first, 1), second_(second, 1) {}
 
   void forward(const Device& device, const Tensor& x) {
     first_.forward(device, x, hidden_);
-    relu(device, hidden_);
-    second_.forward(device, hidden_, y_);
-    y_.device(device) = y_ + x;
-    relu(device, y_);
+    second_.forward_add(device, hidden_, x, y_);
   }
 
   const Tensor& y() const { return y_; }
 
   /// Turns the gradient of y into that of x.
   void backward(const Device& device, const Tensor& x, Tensor& gradient) {
-    relu_backward(device, y_, gradient);
-    Tensor branch = gradient;
-    second_.backward(device, hidden_, branch);
-    relu_backward(device, hidden_, branch);
+    Tensor branch;
+    second_.backward_add(device, hidden_, y_, gradient, branch);
     first_.backward(device, x, branch);
     gradient.device(device) = gradient + branch;
   }
@@ -121,10 +132,8 @@ class ResidualNetwork {
 
   const Matrix& forward(const Device& device, const Tensor& images) {
     stem_.forward(device, images, stem_y_);
-    relu(device, stem_y_);
     block_1_.forward(device, stem_y_);
     transition_.forward(device, block_1_.y(), transition_y_);
-    relu(device, transition_y_);
     block_2_.forward(device, transition_y_);
     features_ = mean_over_pixels(block_2_.y());
     output_.forward(features_, logits_);
@@ -136,10 +145,8 @@ class ResidualNetwork {
     Tensor gradient(block_2_.y().dimensions());
     spread_over_pixels(output_.input_gradient(logits_gradient), gradient);
     block_2_.backward(device, transition_y_, gradient);
-    relu_backward(device, transition_y_, gradient);
     transition_.backward(device, block_1_.y(), gradient);
     block_1_.backward(device, stem_y_, gradient);
-    relu_backward(device, stem_y_, gradient);
     stem_.backward(device, images, gradient);
   }
 
