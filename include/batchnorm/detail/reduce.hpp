@@ -160,7 +160,7 @@ class PartReduction {
     for (Index line = 0; line < lines; ++line) {
       for (Index i = 0; i < length; ++i) sum += static_cast<Compute>(values[line * stride + i]) - origin;
     }
-    return origin + sum / static_cast<Compute>(lines * length);
+    return origin + sum / Compute(static_cast<double>(lines * length));
   }
 
   /// Joins the columns of a block and merges them into the channels.

@@ -156,7 +156,7 @@ struct FindCenters {
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
     const Index samples = std::min<Index>(rows.lines, tile_rows);
-    const Compute inv_samples = Compute(1) / static_cast<Compute>(samples);
+    const Compute inv_samples = Compute(1) / Compute(static_cast<double>(samples));
     for (Index j = 0; j < rows.length; j += L::count) {
       const Index column = std::min<Index>(j, rows.length - L::count);
       typename L::V first, v, sum;
