@@ -169,7 +169,7 @@ void collect_gradients(const D& device, const PairOf<T>& x_dy, const FillNormali
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(x_dy), 2);
-  run(device, partition,
+  run(device,
       Reduction<T, GradientFormula<Act>>(partition, x_dy, fill_normalize.moments.mean, sums.dy.data(),
                                          sums.dy_centered.data()),
       fill_normalize, workspace);
@@ -179,8 +179,8 @@ template <Device D, class T, class Act>
 void input_gradient(const D& device, const PairOf<T>& x_dy, const View<T>& dx, const FillInputGradient<T, Act>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(x_dy, dx), 2);
-  run(device, partition, Map<T, InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(x_dy, dx), 2);
+  run(device, Map<T, InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
 }
 
 /// dx where the statistics are constants; x takes no part.
@@ -188,8 +188,8 @@ template <Device D, class T>
 void scale_gradient(const D& device, const View<const T>& dy, const View<T>& dx, const FillScale<T>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(Inputs<T, 1>{dy}, dx), 1);
-  run(device, partition, Map<T, NormalizeFormula<Identity>>(partition, {dy}, dx), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(Inputs<T, 1>{dy}, dx), 1);
+  run(device, Map<T, NormalizeFormula<Identity>>(partition, {dy}, dx), fill, workspace);
 }
 
 /// collect_gradients and input_gradient, together where the cache allows.
@@ -199,10 +199,10 @@ void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& 
                          Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
   const Partition partition = make_partition<T>(grid_of(x_dy, dx), 2);
-  run(device, partition, NoMap{}, NoCoefficients{},
+  run(device, NoMap{}, NoCoefficients{},
       Reduction<T, GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      Map<T, InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
+      Map<T, InputGradientFormula<Act>>(partition_after<T>(partition, 2), x_dy, dx), fill, workspace);
 }
 
 /// Sets the coefficients of ActivationGradientFormula.
@@ -222,9 +222,9 @@ template <Device D, class T, class Act>
 void activation_gradient(const D& device, const PairOf<T>& y_dy, const View<T>& dz, const Act& activation,
                          Workspace<T>& workspace) {
   if (dz.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(y_dy, dz), 2);
-  run(device, partition, Map<T, ActivationGradientFormula<Act>>(partition, y_dy, dz),
-      FillActivation<T, Act>{activation}, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(y_dy, dz), 2);
+  run(device, Map<T, ActivationGradientFormula<Act>>(partition, y_dy, dz), FillActivation<T, Act>{activation},
+      workspace);
 }
 
 /// activation_gradient, then differentiate_batch with dz for dy, together where the cache allows.
@@ -237,10 +237,11 @@ void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>&
   const Partition partition = make_partition<T>(grid_of(Inputs<T, 4>{x, y_dy[0], y_dy[1], dz}, dx), 4);
   Map<T, ActivationGradientFormula<Act>> before(partition, y_dy, dz);
   before.write_to_cache();
-  run(device, partition, before, FillActivation<T, Act>{activation},
+  run(device, before, FillActivation<T, Act>{activation},
       Reduction<T, GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
                                               sums.dy_centered.data()),
-      NoCoefficients{}, Map<T, InputGradientFormula<Identity>>(partition, x_dz, dx), fill, workspace);
+      NoCoefficients{}, Map<T, InputGradientFormula<Identity>>(partition_after<T>(partition, 2), x_dz, dx), fill,
+      workspace);
 }
 
 }  // namespace detail

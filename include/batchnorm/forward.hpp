@@ -73,7 +73,7 @@ void collect_moments(const D& device, const View<const T>& x, BasicMoments<Stati
   prepare(moments, x.shape);
   if (x.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(std::array{x}), 1);
-  run(device, partition, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
+  run(device, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, workspace);
 }
 
@@ -88,8 +88,8 @@ template <Device D, class T, std::size_t N, class Act>
 void normalize(const D& device, const Inputs<T, N>& in, const View<T>& y, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(in, y), N);
-  run(device, partition, Map<T, NormalizeFormulaOf<Act, N>>(partition, in, y), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(in, y), N);
+  run(device, Map<T, NormalizeFormulaOf<Act, N>>(partition, in, y), fill, workspace);
 }
 
 /// collect_moments and normalize, together where the cache allows.
@@ -99,9 +99,9 @@ void normalize_batch(const D& device, const Inputs<T, N>& in, const View<T>& y, 
   prepare(moments, y.shape);
   if (y.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(in, y), N);
-  run(device, partition, NoMap{}, NoCoefficients{},
+  run(device, NoMap{}, NoCoefficients{},
       Reduction<T, MomentFormula>(partition, {in[0]}, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, Map<T, NormalizeFormulaOf<Act, N>>(partition, in, y),
+      NoCoefficients{}, Map<T, NormalizeFormulaOf<Act, N>>(partition_after<T>(partition, N), in, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 

@@ -155,12 +155,15 @@ void tangent(const D& device, const PairOf<T>& x_v, const View<T>& ty, const Fil
     const FillNormalize<T> fill_v{with_mean_zero, {fill.gamma, fill.v_beta}, fill.epsilon};
     return normalize<D, T>(device, Inputs<T, 1>{x_v[1]}, ty, fill_v, workspace);
   }
-  const Partition partition = make_partition<T>(grid_of(x_v, ty), 2);
-  const Map<T, InputGradientFormula<Identity>> map(partition, x_v, ty);
-  if (statistics == Statistics::constant) return run(device, partition, map, fill, workspace);
-  run(device, partition, NoMap{}, NoCoefficients{},
+  using Formula = InputGradientFormula<Identity>;
+  const Grid grid = grid_of(x_v, ty);
+  if (statistics == Statistics::constant) {
+    return run(device, Map<T, Formula>(make_linear_partition<T>(grid, 2), x_v, ty), fill, workspace);
+  }
+  const Partition partition = make_partition<T>(grid, 2);
+  run(device, NoMap{}, NoCoefficients{},
       Reduction<T, GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
-      NoCoefficients{}, map, fill, workspace);
+      NoCoefficients{}, Map<T, Formula>(partition_after<T>(partition, 2), x_v, ty), fill, workspace);
 }
 
 /// Of each channel: the sum of b, and that of b * (a - center).
@@ -168,8 +171,8 @@ template <Device D, class T>
 void sum_pair(const D& device, const PairOf<T>& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
               StatisticOf<T>* product_sum, Workspace<T>& workspace) {
   const Partition partition = make_partition<T>(grid_of(a_b), 2);
-  run(device, partition, Reduction<T, GradientFormula<Identity>>(partition, a_b, center, sum, product_sum),
-      NoCoefficients{}, workspace);
+  run(device, Reduction<T, GradientFormula<Identity>>(partition, a_b, center, sum, product_sum), NoCoefficients{},
+      workspace);
 }
 
 /// The sums of dy, alone and with v, whose own ones are there.
@@ -189,8 +192,8 @@ void sum_products(const D& device, const std::array<View<const T>, 3>& x_dy_v,
 template <Device D, class T>
 void second_input_gradient(const D& device, const std::array<View<const T>, 3>& x_dy_v, const View<T>& gx,
                            const FillSecondGradient<T>& fill, Workspace<T>& workspace) {
-  const Partition partition = make_partition<T>(grid_of(x_dy_v, gx), 3);
-  run(device, partition, Map<T, SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(x_dy_v, gx), 3);
+  run(device, Map<T, SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

@@ -64,7 +64,7 @@ void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const F
     for (Index c = 0; c < shape.channels; ++c) centers[c] = Statistic(fill.parameters.beta[c]);
   }
   const Partition partition = make_partition<T>(grid_of(y_dy), 2);
-  run(device, partition,
+  run(device,
       Reduction<T, OutputGradientFormula<Act>>(partition, y_dy, centers.data(), sums.dy.data(),
                                                sums.dy_centered.data()),
       FillOutputGradient<T, Act>{fill.activation}, workspace);
@@ -81,8 +81,8 @@ template <Device D, class T, class Act>
 void input_gradient_of_output(const D& device, const PairOf<T>& y_dy, const View<T>& dx,
                               const FillInputGradientOfOutput<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(y_dy, dx), 2);
-  run(device, partition, Map<T, InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(y_dy, dx), 2);
+  run(device, Map<T, InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

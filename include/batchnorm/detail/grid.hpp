@@ -112,4 +112,19 @@ Partition make_partition(const Grid& grid, Index tensors) {
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 
+/// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
+/// columns of runs a part is cut along the channels all the same, so that their coefficients stay in the cache.)
+template <class T>
+Partition make_linear_partition(const Grid& grid, Index tensors) {
+  const Shape& shape = grid.shape;
+  if (grid.by_columns && shape.inner > 1) return make_partition<T>(grid, tensors);
+  const Index value_bytes = static_cast<Index>(sizeof(T)), run_bytes = std::max<Index>(shape.inner * value_bytes, 1);
+  const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);
+  const Index channel_step = std::clamp<Index>(part_bytes / run_bytes, 1, channels);
+  const Index runs = std::max<Index>(part_bytes / (channel_step * run_bytes), 1);
+  const Index pieces = run_bytes <= part_bytes ? grid.pieces : ceil_div(part_bytes, piece_length * value_bytes);
+  const Index position_step = std::min(runs * pieces, positions);
+  return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, channel_step), channel_step};
+}
+
 }  // namespace batchnorm::detail

@@ -103,6 +103,8 @@ class Reduction {
         second_(second),
         further_(partition.grid.shape.channels, partition.grid.by_columns ? scratch_columns<T>(partition) : 0) {}
 
+  const Partition& partition() const { return partition_; }
+
   Index computes(Index workers) const {
     return further_.computes(workers) + workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_));
   }
@@ -197,6 +199,8 @@ class Map {
         writing_{pays_to_stream(), pays_to_walk_backwards()},
         coefficients_(partition.grid.shape.channels, map_columns()) {}
 
+  const Partition& partition() const { return partition_; }
+
   /// For an output that is read again at once.
   void write_to_cache() { writing_.streams = false; }
 
@@ -263,14 +267,20 @@ Index bytes_of(const Partition& partition) {
   return partition.grid.shape.size() * static_cast<Index>(sizeof(T));
 }
 
+/// The parts of a map behind a reduction over `partition`: the same, where it follows in each part.
+template <class T>
+Partition partition_after(const Partition& partition, Index tensors) {
+  return partition.whole_channels() ? partition : make_linear_partition<T>(partition.grid, tensors);
+}
+
 /// For formulas that have none beside the center.
 struct NoCoefficients {};
 
 /// Runs a reduction alone. fill_reduction(coefficients, begin, end) sets those it has beside the center, where it has
 /// any.
 template <Device D, class T, class Formula, class Fill>
-void run(const D& device, const Partition& partition, Reduction<T, Formula> reduction, const Fill& fill_reduction,
-         Workspace<T>& workspace) {
+void run(const D& device, Reduction<T, Formula> reduction, const Fill& fill_reduction, Workspace<T>& workspace) {
+  const Partition& partition = reduction.partition();
   const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
   workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());
@@ -281,7 +291,8 @@ void run(const D& device, const Partition& partition, Reduction<T, Formula> redu
 
 /// Runs a map alone. fill(coefficients, begin, end) sets the coefficients of these channels.
 template <Device D, class T, class Formula, class Fill>
-void run(const D& device, const Partition& partition, Map<T, Formula> map, const Fill& fill, Workspace<T>& workspace) {
+void run(const D& device, Map<T, Formula> map, const Fill& fill, Workspace<T>& workspace) {
+  const Partition& partition = map.partition();
   const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
   workspace.reserve(map.computes(threads), 0);
   map.use(workspace.computes());
@@ -302,9 +313,9 @@ struct NoMap {
 /// coefficients from fill_before; its output may be an input of the others.
 template <Device D, class T, class Before, class FillBefore, class ReduceFormula, class MapFormula, class FillReduction,
           class Fill>
-void run(const D& device, const Partition& partition, Before before, const FillBefore& fill_before,
-         Reduction<T, ReduceFormula> reduction, const FillReduction& fill_reduction, Map<T, MapFormula> map,
-         const Fill& fill, Workspace<T>& workspace) {
+void run(const D& device, Before before, const FillBefore& fill_before, Reduction<T, ReduceFormula> reduction,
+         const FillReduction& fill_reduction, Map<T, MapFormula> map, const Fill& fill, Workspace<T>& workspace) {
+  const Partition& partition = reduction.partition();
   const Index parts = partition.parts();
   const Index threads = workers(device, parts, bytes_of<T>(partition));
   const Index reduce_computes = reduction.computes(threads), map_computes = map.computes(threads);
@@ -330,7 +341,8 @@ void run(const D& device, const Partition& partition, Before before, const FillB
     reduction.merge();
     map.fill(fill, 0, partition.grid.shape.channels);
     // Backwards: the end of the tensor is still in the cache.
-    run_tasks(device, threads, parts, [&](Index k, Index worker) { map.part(parts - 1 - k, worker); });
+    const Index map_parts = map.partition().parts();
+    run_tasks(device, threads, map_parts, [&](Index k, Index worker) { map.part(map_parts - 1 - k, worker); });
   }
 }
 

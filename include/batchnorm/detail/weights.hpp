@@ -81,8 +81,8 @@ template <Device D, class T, class Act>
 void normalize_masked(const D& device, const Inputs<T, 2>& x_weights, const View<T>& y,
                       const FillNormalize<T, Act>& fill, Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(x_weights, y, true), 1);
-  run(device, partition, Map<T, MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(x_weights, y, true), 1);
+  run(device, Map<T, MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
 }
 
 /// collect_moments with weights; count becomes their sum.
@@ -97,7 +97,7 @@ void collect_weighted_moments(const D& device, const Inputs<T, 2>& x_weights, Ba
   moments.count = count_between<WeightedMomentFormula, Statistic>(grid, x_weights, 0, grid.positions);
   if (moments.count == Statistic(0)) return;
   const Partition partition = make_partition<T>(grid, 1);
-  run(device, partition,
+  run(device,
       Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, workspace);
 }
@@ -111,7 +111,7 @@ void collect_masked_gradients(const D& device, const Inputs<T, 3>& x_dy_weights,
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(x_dy_weights, true), 2);
-  run(device, partition,
+  run(device,
       Reduction<T, MaskedGradientFormula<Act>>(partition, x_dy_weights, fill_normalize.moments.mean, sums.dy.data(),
                                                sums.dy_centered.data()),
       fill_normalize, workspace);
@@ -123,8 +123,8 @@ void weighted_input_gradient(const D& device, const Inputs<T, 3>& x_dy_weights, 
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   using Formula = WeightedInputGradientFormula<Act, outputs == MaskedOutputs::zero>;
-  const Partition partition = make_partition<T>(grid_of(x_dy_weights, dx, true), 2);
-  run(device, partition, Map<T, Formula>(partition, x_dy_weights, dx), fill, workspace);
+  const Partition partition = make_linear_partition<T>(grid_of(x_dy_weights, dx, true), 2);
+  run(device, Map<T, Formula>(partition, x_dy_weights, dx), fill, workspace);
 }
 
 }  // namespace detail
