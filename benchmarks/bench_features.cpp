@@ -97,8 +97,9 @@ void rectify(Case<float>::Tensor& y) { Case<float>::flat(y) = Case<float>::flat(
 void add_and_rectify(Case<float>& c) {
   Case<float>::flat(c.y) = (Case<float>::flat(c.y) + Case<float>::flat(c.z)).max(0.f);
 }
+/// Eigen does not make vectors of a comparison: this is 1 where y is positive (and normal), 0 where it is 0.
 void rectify_gradient(Case<float>& c) {
-  Case<float>::flat(c.g) = (Case<float>::flat(c.y) > 0.f).select(Case<float>::flat(c.dy), 0.f);
+  Case<float>::flat(c.g) = (Case<float>::flat(c.y) * 1e38f).min(1.f) * Case<float>::flat(c.dy);
 }
 
 struct Fusion {

@@ -182,7 +182,7 @@ class Reduction {
 };
 
 /// Smaller outputs stay in the caches, and shorter stretches waste what must be aligned.
-inline constexpr Index min_stream_bytes = Index(8) << 20;
+inline constexpr Index min_stream_bytes = Index(20) << 20;
 inline constexpr Index min_stream_run = 512;
 
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
