@@ -49,9 +49,11 @@ class Case {
         dx(next(sizes)),
         dz(next(sizes)),
         layer(sizes.channels),
-        relu(sizes.channels) {
+        relu(sizes.channels),
+        add_relu(sizes.channels) {
     compare::fill_random(memory_.data(), 7 * sizes.size(), 0, 1, 1);
-    relu.forward_add(x, z, y);
+    relu.forward(x, y);
+    add_relu.forward_add(x, z, y);
     layer.forward(x, dx);
   }
 
@@ -70,7 +72,7 @@ class Case {
  public:
   Tensor x, z, y, dy, g, dx, dz;
   BatchNorm<Scalar> layer;
-  BatchNorm<Scalar, Relu> relu;
+  BatchNorm<Scalar, Relu> relu, add_relu;
 };
 
 using Call = std::function<void()>;
@@ -115,11 +117,11 @@ const Fusion fusions[] = {
      [](Case<float>& c) { c.layer.infer(c.x, c.y), rectify(c.y); }},
     {"backward+relu", [](Case<float>& c) { c.relu.backward(c.x, c.dy, c.dx); },
      [](Case<float>& c) { rectify_gradient(c), c.layer.backward(c.x, c.g, c.dx); }},
-    {"training+add+relu", [](Case<float>& c) { c.relu.forward_add(c.x, c.z, c.y); },
+    {"training+add+relu", [](Case<float>& c) { c.add_relu.forward_add(c.x, c.z, c.y); },
      [](Case<float>& c) { c.layer.forward(c.x, c.y), add_and_rectify(c); }},
-    {"inference+add+relu", [](Case<float>& c) { c.relu.infer_add(c.x, c.z, c.y); },
+    {"inference+add+relu", [](Case<float>& c) { c.add_relu.infer_add(c.x, c.z, c.y); },
      [](Case<float>& c) { c.layer.infer(c.x, c.y), add_and_rectify(c); }},
-    {"backward+add+relu", [](Case<float>& c) { c.relu.backward_add(c.x, c.y, c.dy, c.dx, c.dz); },
+    {"backward+add+relu", [](Case<float>& c) { c.add_relu.backward_add(c.x, c.y, c.dy, c.dx, c.dz); },
      [](Case<float>& c) { rectify_gradient(c), c.layer.backward(c.x, c.g, c.dx); }},
 };
 

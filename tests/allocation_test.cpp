@@ -129,6 +129,29 @@ TEST(Allocation, NoneAfterTheFirstStep) {
   }
 }
 
+TEST(Allocation, NoneInFusedAndWeightedSteps) {
+  for (const Layout& layout : layouts()) {
+    SCOPED_TRACE(text(layout));
+    using Tensor = Eigen::Tensor<float, 3, Eigen::RowMajor>;
+    const auto p = random_problem<float>(layout);
+    const Tensor x = tensor<3, Eigen::RowMajor>(p.x, layout), dy = tensor<3, Eigen::RowMajor>(p.dy, layout);
+    Tensor y, dx, dz, weights(layout.dim(0), 1, layout.dim(2));
+    weights.setConstant(0.5f);
+    BatchNorm<float, LeakyRelu> layer(layout.channels());
+    const auto step = [&] {
+      layer.forward(x, y);
+      layer.backward_parameters(x, dy);
+      layer.backward_from_output(y, dy, dx);
+      layer.forward_add(x, dy, y);
+      layer.backward_add(x, y, dy, dx, dz);
+      layer.forward_weighted(x, weights, y);
+      layer.backward_weighted(x, weights, dy, dx);
+    };
+    EXPECT_GT(allocations_in(step), 0);
+    EXPECT_EQ(allocations_in(step), 0);
+  }
+}
+
 TEST(Allocation, NoneInThePhasesWithAWorkspace) {
   for (const Layout& layout : layouts()) {
     SCOPED_TRACE(text(layout));

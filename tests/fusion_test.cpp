@@ -369,8 +369,24 @@ TEST_F(FusionErrors, Shapes) {
             "batchnorm::backward_add: y is 7x3; x is 8x3");
   EXPECT_EQ(error_without_change([&] { layer.backward_add(x, y, small, dx, dz); }),
             "batchnorm::backward_add: dy is 7x3; x is 8x3");
-  EXPECT_EQ(error_without_change([&] { layer.backward_parameters(x, small); }),
+  BatchNorm<float> plain(3);
+  Matrix other;
+  plain.forward(x, other);
+  EXPECT_EQ(error_of([&] { plain.backward_parameters(x, small); }),
             "batchnorm::backward_parameters: dy is 7x3; x is 8x3");
+}
+
+TEST_F(FusionErrors, AnotherKindOfForward) {
+  const Matrix weights = Matrix::Ones(8, 1);
+  EXPECT_EQ(error_without_change([&] { layer.backward(x, dy, dx); }),
+            "batchnorm::backward: the last forward was forward_add, not forward");
+  EXPECT_EQ(error_without_change([&] { layer.backward_parameters(x, dy); }),
+            "batchnorm::backward_parameters: the last forward was forward_add, not forward");
+  EXPECT_EQ(error_without_change([&] { layer.backward_weighted(x, weights, dy, dx); }),
+            "batchnorm::backward_weighted: the last forward was forward_add, not forward_weighted");
+  BatchNorm<float, Relu> other(3);
+  EXPECT_EQ(error_of([&] { other.backward_add(x, y, dy, dx, dz); }),
+            "batchnorm::backward_add: there has been no forward");
 }
 
 TEST_F(FusionErrors, Overlap) {

@@ -76,9 +76,8 @@ class BatchNorm {
   /// A weight of n counts like n equal values, a weight of 0 like none, whatever x holds there.
   ///
   /// Shapes:   weights of the rank of x, 1 on the channel axis, and on each other axis either 1 or what x has.
-  /// Computes: with W = sum of the weights, mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W, the running
-  /// variance
-  ///           with W - 1; y as in forward, and by default 0 where the weight is 0.
+  /// Computes: mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W with W = sum(w); the running variance has W - 1
+  ///           for W; y as in forward, and by default 0 where the weight is 0.
   /// Aliasing: y may be x. No other overlap.
   /// Throws:   as forward, and on a weight that is negative or not finite.
   template <Device D, class X, class W, class Y>
@@ -95,7 +94,7 @@ class BatchNorm {
     detail::resize_like(y, x);
     const detail::View<const Scalar> x_view = detail::view_of(x, axis);
     const detail::Inputs<Scalar, 2> in{x_view, detail::weights_view(weights_, x_view.shape)};
-    remember_forward(x);
+    remember_forward(x, Forward::weighted);
     if (normalizes_batch()) {
       detail::collect_weighted_moments<D, Scalar>(device, in, moments_, workspace_);
       if (training_) running_.update(moments_);
@@ -119,15 +118,15 @@ class BatchNorm {
   ///           dx = gamma * inv_std * g after eval; dgamma = sum(g * xhat), dbeta = sum(g).
   ///           With options.mean and var: dx += mean / n + 2 * (x - mean) * var / n.
   /// Aliasing: dx may be dy, or x. No other overlap.
-  /// Throws:   batchnorm::Error without a forward, on a shape other than in that forward, or on gradients of mean or
-  ///           var after eval.
+  /// Throws:   batchnorm::Error without a forward, or after another kind of it (forward_add, forward_weighted), on a
+  ///           shape other than in that forward, or on gradients of mean or var after eval.
   /// Source:   Ioffe and Szegedy 2015, section 3.
   template <Device D, class X, class DY, class DX>
   void backward(const D& device, const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
     constexpr const char* function = "backward";
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
-    const Index axis = check_backward(function, x, options, dy);
+    const Index axis = check_backward(function, Forward::plain, x, options, dy);
     check_input_gradient(function, x, dy, dx);
     detail::resize_like(dx, x);
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
@@ -153,7 +152,7 @@ class BatchNorm {
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
     detail::require_output<X, DZ>();
-    const Index axis = check_backward(function, x, options, dy);
+    const Index axis = check_backward(function, Forward::add, x, options, dy);
     check_backward_add(function, x, y, dy, dx, dz);
     detail::resize_like(dx, x);
     detail::resize_like(dz, x);
@@ -185,7 +184,7 @@ class BatchNorm {
     constexpr const char* function = "backward_from_output";
     require_inputs<Y, DY>();
     detail::require_output<Y, DX>();
-    const Index axis = check_backward(function, y, {.parameters = parameters}, dy, "y");
+    const Index axis = check_backward(function, Forward::plain, y, {.parameters = parameters}, dy, "y");
     check_input_gradient(function, y, dy, dx, "y");
     check_invertible(function);
     detail::resize_like(dx, y);
@@ -211,7 +210,7 @@ class BatchNorm {
     constexpr const char* function = "backward_weighted";
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
-    const Index axis = check_backward(function, x, options, dy);
+    const Index axis = check_backward(function, Forward::weighted, x, options, dy);
     check_input_gradient(function, x, dy, dx);
     take_weights(function, weights, x, axis);
     detail::check_apart(function, "dx", dx, "weights", weights);
@@ -238,7 +237,7 @@ class BatchNorm {
   void backward_parameters(const D& device, const X& x, const DY& dy,
                            ParameterGradients parameters = ParameterGradients::add) {
     require_inputs<X, DY>();
-    const Index axis = check_backward("backward_parameters", x, {.parameters = parameters}, dy);
+    const Index axis = check_backward("backward_parameters", Forward::plain, x, {.parameters = parameters}, dy);
     if (!wants(parameters)) return;
     detail::collect_gradients<D, Scalar>(device, {detail::view_of(x, axis), detail::view_of(dy, axis)},
                                          fill(detail::view_of(moments_)), sums_, workspace_);
@@ -365,10 +364,15 @@ class BatchNorm {
   }
 
   /// Memory that forward, backward and infer keep for their next call.
-  Index workspace_bytes() const { return workspace_.bytes() + pool_.bytes(); }
+  Index workspace_bytes() const {
+    const std::size_t own = static_cast<std::size_t>(weights_.size()) * sizeof(Scalar) +
+                            static_cast<std::size_t>(centers_.size()) * sizeof(Statistic);
+    return workspace_.bytes() + pool_.bytes() + static_cast<Index>(own);
+  }
 
  private:
   enum class Differentiates { nothing, batch, constants };
+  enum class Forward { plain, add, weighted };
 
   static const Options& checked(Index channels, const Options& options) {
     detail::check_channel_count("BatchNorm", channels);
@@ -396,7 +400,7 @@ class BatchNorm {
   void run_forward(const char* function, const D& device, Y& y, const X& x, const Z&... z) {
     const Index axis = check_forward(function, normalizes_batch(), y, x, z...);
     detail::resize_like(y, x);
-    remember_forward(x);
+    remember_forward(x, sizeof...(Z) == 0 ? Forward::plain : Forward::add);
     const detail::Inputs<Scalar, 1 + sizeof...(Z)> in{detail::view_of(x, axis), detail::view_of(z, axis)...};
     if (normalizes_batch()) {
       detail::normalize_batch<D, Scalar>(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
@@ -410,7 +414,8 @@ class BatchNorm {
 
   /// What backward will differentiate.
   template <class X>
-  void remember_forward(const X& x) {
+  void remember_forward(const X& x, Forward forward) {
+    last_forward_ = forward;
     const auto dims = detail::dimensions_of(x);
     forward_dimensions_.assign(dims.begin(), dims.end());
     differentiates_ = normalizes_batch() ? Differentiates::batch : Differentiates::constants;
@@ -508,10 +513,10 @@ class BatchNorm {
 
   /// The checks of the inputs of every backward; returns the axis counted from the front.
   template <class X, class DY>
-  Index check_backward(const char* function, const X& x, const BackwardOptions& options, const DY& dy,
+  Index check_backward(const char* function, Forward forward, const X& x, const BackwardOptions& options, const DY& dy,
                        const char* x_name = "x") const {
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
-    if (differentiates_ == Differentiates::nothing) detail::fail(function, "there has been no forward");
+    check_last_forward(function, forward);
     const auto dims = detail::dimensions_of(x);
     if (!std::equal(dims.begin(), dims.end(), forward_dimensions_.begin(), forward_dimensions_.end())) {
       detail::fail_dimensions(function, x_name, dims, "in the last forward it was", forward_dimensions_);
@@ -557,6 +562,14 @@ class BatchNorm {
     detail::check_apart(function, "dz", dz, "x", x);
   }
 
+  void check_last_forward(const char* function, Forward forward) const {
+    if (differentiates_ == Differentiates::nothing) detail::fail(function, "there has been no forward");
+    if (last_forward_ == forward) return;
+    constexpr const char* names[] = {"forward", "forward_add", "forward_weighted"};
+    detail::fail(function, std::string("the last forward was ") + names[static_cast<int>(last_forward_)] + ", not " +
+                               names[static_cast<int>(forward)]);
+  }
+
   void check_statistic_gradient(const char* function, const char* name, const Vector<Statistic>* gradient) const {
     if (gradient == nullptr) return;
     detail::check_length(function, name, gradient->size(), channels());
@@ -576,6 +589,7 @@ class BatchNorm {
   Vector<Statistic> centers_;  // of every channel, in a backward from the output
   std::vector<Index> forward_dimensions_;
   Differentiates differentiates_ = Differentiates::nothing;
+  Forward last_forward_ = Forward::plain;
   bool training_ = true;
 };
 
