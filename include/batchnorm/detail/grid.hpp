@@ -117,9 +117,11 @@ Partition make_partition(const Grid& grid, Index tensors) {
 template <class T>
 Partition make_linear_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
-  if (grid.by_columns && shape.inner > 1) return make_partition<T>(grid, tensors);
   const Index value_bytes = static_cast<Index>(sizeof(T)), run_bytes = std::max<Index>(shape.inner * value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);
+  // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
+  if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
+  if (grid.by_columns && shape.inner > 1) return make_partition<T>(grid, tensors);
   const Index channel_step = std::clamp<Index>(part_bytes / run_bytes, 1, channels);
   const Index runs = std::max<Index>(part_bytes / (channel_step * run_bytes), 1);
   const Index pieces = run_bytes <= part_bytes ? grid.pieces : ceil_div(part_bytes, piece_length * value_bytes);
