@@ -183,5 +183,17 @@ TEST(Options, Caffe) {
   expect_weights(options.average, 1, 0.001 / (1 - std::pow(0.999, 10)));
 }
 
+TEST(Options, Dlib) {
+  const Options options = dlib_options();
+  EXPECT_EQ(options.epsilon, 1e-4);
+  EXPECT_EQ(options.axis, 1);
+  EXPECT_EQ(options.running_variance, Variance::unbiased);
+  // dlib's weight is 1 - n / (n + 1), with n the number of batches before, at most running_stats_window_size.
+  for (const Index batch : {1, 2, 10, 100, 101, 102, 1000}) {
+    const double before = std::min(static_cast<double>(batch - 1), 100.0);
+    EXPECT_NEAR(options.average.weight(batch), 1 - before / (before + 1), 1e-15);
+  }
+}
+
 }  // namespace
 }  // namespace batchnorm::test

@@ -114,6 +114,9 @@ inline Options caffe_options() {
   return {.average = debiased(1 - 0.999), .affine = Affine::none, .single_value = SingleValue::allow};
 }
 
+/// dlib's bn_con and bn_fc, with the default running_stats_window_size of 100: as it counts, 101 batches.
+inline Options dlib_options() { return {.epsilon = 1e-4, .average = windowed(101)}; }
+
 namespace detail {
 
 inline void check_channel_count(const char* function, Index channels) {
