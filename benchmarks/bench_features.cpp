@@ -11,7 +11,8 @@
 
 // What a feature saves: its time, and in the same run, in turns, that of what it stands for. A fusion stands for its
 // parts one after another (the layer without it, and Eigen expressions in place), 16 bits for float, and a backward
-// that gives less for the least time that reading and writing take. The counter is the other time over the feature's.
+// that gives less for the least time that reading and writing take; what stands for nothing is beside the plain pass.
+// The counter is the other time over the feature's.
 
 namespace {
 
@@ -186,12 +187,67 @@ void add_parts_of_backward(const Sizes& sizes) {
   });
 }
 
+// ---- What has no part to stand for, beside the plain pass.
+
+void add_beside_plain(const Sizes& sizes) {
+  const auto ones = [](const Sizes& s) {
+    Eigen::Tensor<float, 3, Eigen::RowMajor> weights(s.outer, 1, s.inner);
+    weights.setConstant(1.f);
+    return weights;
+  };
+  add_row("training, weighted/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    const auto weights = ones(sizes);
+    report(
+        state, [&] { c.layer.forward_weighted(c.x, weights, c.y); }, "plain_over_this",
+        [&] { c.layer.forward(c.x, c.y); });
+  });
+  add_row("backward, weighted/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    const auto weights = ones(sizes);
+    BatchNorm<float> weighted(sizes.channels);
+    weighted.forward_weighted(c.x, weights, c.y);
+    report(
+        state, [&] { weighted.backward_weighted(c.x, weights, c.dy, c.dx); }, "plain_over_this",
+        [&] { c.layer.backward(c.x, c.dy, c.dx); });
+  });
+  add_row("backward from the output/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    report(
+        state, [&] { c.layer.backward_from_output(c.y, c.dy, c.dx); }, "plain_over_this",
+        [&] { c.layer.backward(c.x, c.dy, c.dx); });
+  });
+  add_row("jvp/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    Workspace<float> workspace;
+    report(
+        state,
+        [&] {
+          jvp(c.x, c.layer.moments(), c.layer.gamma(), Direction{c.dy}, c.g, {}, Statistics::of_batch, &workspace);
+        },
+        "plain_over_this", [&] { c.layer.backward(c.x, c.dy, c.dx); });
+  });
+  add_row("double backward/" + sizes.name, [=](benchmark::State& state) {
+    Case<float> c(sizes);
+    Workspace<float> workspace;
+    Eigen::VectorXf gamma;
+    report(
+        state,
+        [&] {
+          double_backward(c.x, c.dy, c.layer.moments(), c.layer.gamma(), Direction{c.z},
+                          SecondGradients{c.dx, c.dz, gamma}, {}, Statistics::of_batch, &workspace);
+        },
+        "plain_over_this", [&] { c.layer.backward(c.x, c.dy, c.g); });
+  });
+}
+
 void add_all_rows() {
   for (const Sizes& sizes : all_sizes()) {
     add_fusions(sizes);
     add_16_bit<Eigen::bfloat16>(sizes, "bfloat16");
     add_16_bit<Eigen::half>(sizes, "half");
     add_parts_of_backward(sizes);
+    add_beside_plain(sizes);
   }
 }
 
