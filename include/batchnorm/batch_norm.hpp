@@ -96,17 +96,17 @@ class BatchNorm {
     const detail::Inputs<Scalar, 2> in{x_view, detail::weights_view(weights_, x_view.shape)};
     remember_forward(x, Forward::weighted);
     if (normalizes_batch()) {
-      detail::collect_weighted_moments<D, Scalar>(device, in, moments_, workspace_);
+      normalize_weighted_batch(device, in, detail::view_of(y, axis), outputs);
       if (training_) running_.update(moments_);
     } else {
       use_running_statistics();
-    }
-    const auto fill_y = fill(detail::view_of(moments_));
-    if (outputs == MaskedOutputs::zero) {
-      detail::normalize_masked<D, Scalar>(device, in, detail::view_of(y, axis), fill_y, workspace_);
-    } else {
-      detail::normalize<D, Scalar>(device, detail::Inputs<Scalar, 1>{x_view}, detail::view_of(y, axis), fill_y,
-                                   workspace_);
+      const auto fill_y = fill(detail::view_of(moments_));
+      if (outputs == MaskedOutputs::zero) {
+        detail::normalize_masked<D, Scalar>(device, in, detail::view_of(y, axis), fill_y, workspace_);
+      } else {
+        detail::normalize<D, Scalar>(device, detail::Inputs<Scalar, 1>{x_view}, detail::view_of(y, axis), fill_y,
+                                     workspace_);
+      }
     }
   }
 
@@ -218,14 +218,12 @@ class BatchNorm {
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
     const detail::Inputs<Scalar, 3> in{x_dy[0], x_dy[1], detail::weights_view(weights_, x_dy[0].shape)};
     const auto dx_view = detail::view_of(dx, axis);
-    const auto fill_normalize = fill(detail::view_of(moments_));
     const auto fill_dx = fill_input_gradient(activation_, options);
     if (outputs == MaskedOutputs::zero) {
-      detail::collect_masked_gradients<D, Scalar>(device, in, fill_normalize, sums_, workspace_);
-      detail::weighted_input_gradient<MaskedOutputs::zero, D, Scalar>(device, in, dx_view, fill_dx, workspace_);
+      detail::differentiate_masked<D, Scalar>(device, in, dx_view, fill_dx, sums_, workspace_);
     } else {
-      detail::collect_gradients<D, Scalar>(device, x_dy, fill_normalize, sums_, workspace_);
-      detail::weighted_input_gradient<MaskedOutputs::normalize, D, Scalar>(device, in, dx_view, fill_dx, workspace_);
+      detail::collect_gradients<D, Scalar>(device, x_dy, fill(detail::view_of(moments_)), sums_, workspace_);
+      detail::weighted_input_gradient<D, Scalar>(device, in, dx_view, fill_dx, workspace_);
     }
     take_parameter_gradients(options.parameters);
   }
@@ -425,6 +423,19 @@ class BatchNorm {
     moments_.count = Statistic(1);
     moments_.mean = running_.mean;
     moments_.m2 = running_.var;
+  }
+
+  template <Device D>
+  void normalize_weighted_batch(const D& device, const detail::Inputs<Scalar, 2>& x_weights,
+                                const detail::View<Scalar>& y, MaskedOutputs outputs) {
+    if (outputs == MaskedOutputs::zero) {
+      detail::normalize_masked_batch<D, Scalar>(device, x_weights, y, moments_, parameters(), options_.epsilon,
+                                                activation_, workspace_);
+    } else {
+      detail::collect_weighted_moments<D, Scalar>(device, x_weights, moments_, workspace_);
+      detail::normalize<D, Scalar>(device, detail::Inputs<Scalar, 1>{x_weights[0]}, y, fill(detail::view_of(moments_)),
+                                   workspace_);
+    }
   }
 
   template <class W, class X>

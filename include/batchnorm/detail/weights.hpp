@@ -85,46 +85,65 @@ void normalize_masked(const D& device, const Inputs<T, 2>& x_weights, const View
   run(device, Map<T, MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
 }
 
+/// Moments before anything has been counted, but for the sum of the weights.
+template <class T>
+void prepare_weighted(BasicMoments<StatisticOf<T>>& moments, const Grid& grid, const Inputs<T, 2>& x_weights) {
+  prepare(moments, grid.shape);
+  moments.count = count_between<WeightedMomentFormula, StatisticOf<T>>(grid, x_weights, 0, grid.positions);
+}
+
 /// collect_moments with weights; count becomes their sum.
 template <Device D, class T>
 void collect_weighted_moments(const D& device, const Inputs<T, 2>& x_weights, BasicMoments<StatisticOf<T>>& moments,
                               Workspace<T>& workspace) {
-  using Statistic = StatisticOf<T>;
-  const Shape& shape = x_weights[0].shape;
-  prepare(moments, shape);
-  if (shape.size() == 0) return;
   const Grid grid = grid_of(x_weights, true);
-  moments.count = count_between<WeightedMomentFormula, Statistic>(grid, x_weights, 0, grid.positions);
-  if (moments.count == Statistic(0)) return;
+  prepare_weighted<T>(moments, grid, x_weights);
+  if (grid.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid, 1);
   run(device,
       Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, workspace);
 }
 
-/// collect_gradients without masked positions.
+/// collect_weighted_moments and normalize_masked, together where the cache allows.
 template <Device D, class T, class Act>
-void collect_masked_gradients(const D& device, const Inputs<T, 3>& x_dy_weights,
-                              const FillNormalize<T, Act>& fill_normalize, BasicGradientSums<StatisticOf<T>>& sums,
-                              Workspace<T>& workspace) {
-  const Shape& shape = x_dy_weights[0].shape;
-  clear(sums, shape.channels);
-  if (shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(x_dy_weights, true), 2);
-  run(device,
-      Reduction<T, MaskedGradientFormula<Act>>(partition, x_dy_weights, fill_normalize.moments.mean, sums.dy.data(),
-                                               sums.dy_centered.data()),
-      fill_normalize, workspace);
+void normalize_masked_batch(const D& device, const Inputs<T, 2>& x_weights, const View<T>& y,
+                            BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
+                            const Act& activation, Workspace<T>& workspace) {
+  const Grid grid = grid_of(x_weights, y, true);
+  prepare_weighted<T>(moments, grid, x_weights);
+  if (grid.shape.size() == 0) return;
+  const Partition partition = make_partition<T>(grid, 1);
+  run(device, NoMap{}, NoCoefficients{},
+      Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
+      NoCoefficients{}, Map<T, MaskedNormalizeFormula<Act>>(partition_after<T>(partition, 1), x_weights, y),
+      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
-/// input_gradient of weighted statistics.
-template <MaskedOutputs outputs, Device D, class T, class Act>
+/// input_gradient of weighted statistics, where masked outputs are normalized like all others.
+template <Device D, class T, class Act>
 void weighted_input_gradient(const D& device, const Inputs<T, 3>& x_dy_weights, const View<T>& dx,
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  using Formula = WeightedInputGradientFormula<Act, outputs == MaskedOutputs::zero>;
+  using Formula = WeightedInputGradientFormula<Act, false>;
   const Partition partition = make_linear_partition<T>(grid_of(x_dy_weights, dx, true), 2);
   run(device, Map<T, Formula>(partition, x_dy_weights, dx), fill, workspace);
+}
+
+/// The sums without masked positions, and weighted_input_gradient, together where the cache allows.
+template <Device D, class T, class Act>
+void differentiate_masked(const D& device, const Inputs<T, 3>& x_dy_weights, const View<T>& dx,
+                          const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
+                          Workspace<T>& workspace) {
+  clear(sums, dx.shape.channels);
+  if (dx.shape.size() == 0) return;
+  using Formula = WeightedInputGradientFormula<Act, true>;
+  const Partition partition = make_partition<T>(grid_of(x_dy_weights, dx, true), 2);
+  run(device, NoMap{}, NoCoefficients{},
+      Reduction<T, MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
+                                               sums.dy_centered.data()),
+      FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
+      Map<T, Formula>(partition_after<T>(partition, 2), x_dy_weights, dx), fill, workspace);
 }
 
 }  // namespace detail
