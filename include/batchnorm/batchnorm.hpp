@@ -12,4 +12,5 @@
 #include "batchnorm/backward.hpp"
 #include "batchnorm/batch_norm.hpp"
 #include "batchnorm/second_order.hpp"
+#include "batchnorm/conditional.hpp"
 #include "batchnorm/fold.hpp"
