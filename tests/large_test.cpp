@@ -36,10 +36,10 @@ class Framed {
 
 /// Outputs so large that they may be written past the caches, where alignment matters.
 TEST(Large, SameBitsAtAnyAlignment) {
-  for (const Layout& layout : {Layout{{140001, 17, 1}, Order::row_major, 1},
-                               {{3, 7, 118001}, Order::row_major, 1},
-                               {{130, 66, 289}, Order::row_major, 1},
-                               {{40000, 64, 1}, Order::row_major, 1}}) {
+  for (const Layout& layout : {Layout{{310001, 17, 1}, Order::row_major, 1},
+                               {{3, 7, 250001}, Order::row_major, 1},
+                               {{280, 66, 289}, Order::row_major, 1},
+                               {{82000, 64, 1}, Order::row_major, 1}}) {
     SCOPED_TRACE(text(layout));
     ASSERT_GE(layout.size() * static_cast<Index>(sizeof(float)), detail::min_stream_bytes);
     const auto p = random_problem<float>(layout);
