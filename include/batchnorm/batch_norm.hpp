@@ -267,46 +267,42 @@ class BatchNorm {
   void forward(const X& x, Y&& y) {
     forward(Eigen::DefaultDevice{}, x, std::forward<Y>(y));
   }
-  template <class X, class Z, class Y>
-  requires(!Device<X>) void forward_add(const X& x, const Z& z, Y&& y) {
+  template <detail::NoDevice X, class Z, class Y>
+  void forward_add(const X& x, const Z& z, Y&& y) {
     forward_add(Eigen::DefaultDevice{}, x, z, std::forward<Y>(y));
   }
-  template <class X, class DY, class DX>
-  requires(!Device<X>) void backward(const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
+  template <detail::NoDevice X, class DY, class DX>
+  void backward(const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
     backward(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx), options);
   }
-  template <class X, class Y, class DY, class DX, class DZ>
-  requires(!Device<X>) void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
-                                         const BackwardOptions& options = {}) {
+  template <detail::NoDevice X, class Y, class DY, class DX, class DZ>
+  void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz, const BackwardOptions& options = {}) {
     backward_add(Eigen::DefaultDevice{}, x, y, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
   }
-  template <class Y, class DY, class DX>
-  requires(!Device<Y>) void backward_from_output(const Y& y, const DY& dy, DX&& dx,
-                                                 ParameterGradients parameters = ParameterGradients::add) {
+  template <detail::NoDevice Y, class DY, class DX>
+  void backward_from_output(const Y& y, const DY& dy, DX&& dx,
+                            ParameterGradients parameters = ParameterGradients::add) {
     backward_from_output(Eigen::DefaultDevice{}, y, dy, std::forward<DX>(dx), parameters);
   }
-  template <class X, class W, class Y>
-  requires(!Device<X>) void forward_weighted(const X& x, const W& weights, Y&& y,
-                                             MaskedOutputs outputs = MaskedOutputs::zero) {
+  template <detail::NoDevice X, class W, class Y>
+  void forward_weighted(const X& x, const W& weights, Y&& y, MaskedOutputs outputs = MaskedOutputs::zero) {
     forward_weighted(Eigen::DefaultDevice{}, x, weights, std::forward<Y>(y), outputs);
   }
-  template <class X, class W, class DY, class DX>
-  requires(!Device<X>) void backward_weighted(const X& x, const W& weights, const DY& dy, DX&& dx,
-                                              MaskedOutputs outputs = MaskedOutputs::zero,
-                                              const BackwardOptions& options = {}) {
+  template <detail::NoDevice X, class W, class DY, class DX>
+  void backward_weighted(const X& x, const W& weights, const DY& dy, DX&& dx,
+                         MaskedOutputs outputs = MaskedOutputs::zero, const BackwardOptions& options = {}) {
     backward_weighted(Eigen::DefaultDevice{}, x, weights, dy, std::forward<DX>(dx), outputs, options);
   }
-  template <class X, class DY>
-  requires(!Device<X>) void backward_parameters(const X& x, const DY& dy,
-                                                ParameterGradients parameters = ParameterGradients::add) {
+  template <detail::NoDevice X, class DY>
+  void backward_parameters(const X& x, const DY& dy, ParameterGradients parameters = ParameterGradients::add) {
     backward_parameters(Eigen::DefaultDevice{}, x, dy, parameters);
   }
   template <class X, class Y>
   void infer(const X& x, Y&& y) const {
     infer(Eigen::DefaultDevice{}, x, std::forward<Y>(y));
   }
-  template <class X, class Z, class Y>
-  requires(!Device<X>) void infer_add(const X& x, const Z& z, Y&& y) const {
+  template <detail::NoDevice X, class Z, class Y>
+  void infer_add(const X& x, const Z& z, Y&& y) const {
     infer_add(Eigen::DefaultDevice{}, x, z, std::forward<Y>(y));
   }
 

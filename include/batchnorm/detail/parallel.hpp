@@ -16,6 +16,10 @@ concept Device = std::is_same_v<D, Eigen::DefaultDevice> || requires(const D& de
 
 namespace detail {
 
+/// Tells calls without a device from those with one.
+template <class X>
+concept NoDevice = !Device<X>;
+
 /// Tasks that threads take one after another. Threads that come late find none left, so the caller waits for tasks
 /// and never for threads: calls from within the pool cannot block each other.
 template <class Task>
