@@ -44,6 +44,28 @@ TEST(Errors, RunningAverage) {
   }
 }
 
+TEST(Errors, TargetsThatDoNotExist) {
+  EXPECT_EQ(error_of([] { set_target(static_cast<Target>(99)); }),
+            "batchnorm::set_target: target is none of those that exist");
+}
+
+TEST(Errors, TensorsWithoutMemory) {
+  const TensorMap nowhere(nullptr, 4, 3, 2, 5);
+  Tensor x(4, 3, 2, 5), y;
+  x.setRandom();
+  BatchNorm<float> layer(3);
+  const std::string text = " has no memory; its data() is null";
+  EXPECT_EQ(error_of([&] { layer.forward(nowhere, y); }), "batchnorm::forward: x" + text);
+  EXPECT_EQ(error_of([&] { layer.infer(nowhere, y); }), "batchnorm::infer: x" + text);
+  EXPECT_EQ(error_of([&] { layer.forward(x, TensorMap(nullptr, 4, 3, 2, 5)); }), "batchnorm::forward: y" + text);
+  layer.forward(x, y);
+  EXPECT_EQ(error_of([&] { layer.backward(nowhere, x, y); }), "batchnorm::backward: x" + text);
+  EXPECT_EQ(error_of([&] { layer.backward(x, nowhere, y); }), "batchnorm::backward: dy" + text);
+  EXPECT_EQ(error_of([&] { layer.backward_parameters(x, nowhere); }), "batchnorm::backward_parameters: dy" + text);
+  Moments moments;
+  EXPECT_EQ(error_of([&] { collect_moments(nowhere, moments); }), "batchnorm::collect_moments: x" + text);
+}
+
 // ---- Calls of a layer.
 
 /// Everything a layer shows.

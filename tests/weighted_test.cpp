@@ -391,8 +391,17 @@ TEST(WeightedErrors, Weights) {
   EXPECT_EQ(error_of([&] { layer.forward_weighted(x, one, y); }),
             "batchnorm::forward_weighted: one value per channel has a weight; training needs at least two (or "
             "SingleValue::allow)");
+  EXPECT_EQ(refused(4, 1, 5, 0.03125f),
+            "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants more than 1 "
+            "(or Variance::biased)");
   EXPECT_EQ(layer.batches_seen(), 0);
   for (Index i = 0; i < y.size(); ++i) EXPECT_EQ(y.data()[i], before.data()[i]);
+  one.setConstant(2);
+  layer.forward_weighted(x, one, y);
+  Tensor others(4, 1, 5), dx;
+  others.setConstant(1);
+  EXPECT_EQ(error_of([&] { layer.backward_weighted(x, others, x, dx); }),
+            "batchnorm::backward_weighted: weights are not those of the last forward_weighted");
 }
 
 }  // namespace

@@ -11,8 +11,9 @@
 namespace batchnorm {
 
 // What follows a normalization in the same pass over memory: out = act(v). The functions of an activation run inside
-// the kernels, on a vector or a single value V; constants[k] is V filled with the k-th of values(). Where v is NaN, so
-// is the result.
+// the kernels: static templates over V, a vector of floats or doubles or a single value, made of arithmetic,
+// comparisons and ternaries only (no if, no std:: functions). values() is a std::array<double, N>; constants[k] is a V
+// filled with the k-th of them. Where v is NaN, so is the result.
 
 namespace detail {
 
@@ -128,7 +129,8 @@ class ClippedRelu {
   double cap_;
 };
 
-/// Any type with these three functions is one, where act'(v) follows from act(v) alone, as from v.
+/// Any type with these three functions is one, where act'(v) follows from act(v) as it does from v: `differentiate` is
+/// given either. (That rules out activations that are not monotonous, such as GELU.)
 template <class A>
 concept Activation = requires(const A& a, double v, double g) {
   a.values();

@@ -264,6 +264,8 @@ void collect_gradients(const D& device, const X& x, const DY& dy,
   const Index axis = detail::resolve_axis<X>(function, options.axis);
   const detail::PairOf<T> views{detail::view_of(x, axis), detail::view_of(dy, axis)};
   detail::check_same_dimensions(function, "dy", dy, x);
+  detail::check_memory(function, "x", x);
+  detail::check_memory(function, "dy", dy);
   detail::check_moments(function, moments, views[0].shape);
   detail::WorkspaceOrOwn<T> memory(workspace);
   detail::collect_gradients(device, views, detail::FillNormalize<T>{detail::view_of(moments), {}, options.epsilon},

@@ -33,6 +33,10 @@ struct BackwardOptions {
 /// Memory:  after the first call with a shape nothing is allocated (but by Eigen's thread pool).
 template <class Scalar, Activation Act = Identity>
 class BatchNorm {
+  static_assert(!std::is_const_v<Scalar> && !std::is_reference_v<Scalar> && !std::is_integral_v<Scalar>,
+                "batchnorm: a layer's scalar is float, double, Eigen::bfloat16, Eigen::half, or another type of real "
+                "numbers.");
+
  public:
   using Parameter = ParameterOf<Scalar>;
   using Statistic = StatisticOf<Scalar>;
@@ -88,9 +92,7 @@ class BatchNorm {
     const Index axis = check_forward(function, normalizes_batch(), y, x);
     take_weights(function, weights, x, axis);
     detail::check_apart(function, "y", y, "weights", weights);
-    if (normalizes_batch() && detail::counted(weights_) == 1 && options_.single_value == SingleValue::error) {
-      detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
-    }
+    if (normalizes_batch()) check_weighted_batch(function);
     detail::resize_like(y, x);
     const detail::View<const Scalar> x_view = detail::view_of(x, axis);
     const detail::Inputs<Scalar, 2> in{x_view, detail::weights_view(weights_, x_view.shape)};
@@ -178,10 +180,11 @@ class BatchNorm {
   /// Throws:   as backward, and on a gamma or a slope of 0.
   /// Source:   Rota Bulo, Porzi and Kontschieder 2018.
   template <Device D, class Y, class DY, class DX>
-  requires InvertibleActivation<Act>
   void backward_from_output(const D& device, const Y& y, const DY& dy, DX&& dx,
                             ParameterGradients parameters = ParameterGradients::add) {
     constexpr const char* function = "backward_from_output";
+    static_assert(InvertibleActivation<Act>,
+                  "batchnorm: this activation cannot be inverted; backward_from_output wants LeakyRelu or Identity.");
     require_inputs<Y, DY>();
     detail::require_output<Y, DX>();
     const Index axis = check_backward(function, Forward::plain, y, {.parameters = parameters}, dy, "y");
@@ -213,6 +216,9 @@ class BatchNorm {
     const Index axis = check_backward(function, Forward::weighted, x, options, dy);
     check_input_gradient(function, x, dy, dx);
     take_weights(function, weights, x, axis);
+    if (differentiates_ == Differentiates::batch && detail::total(weights_) != moments_.count) {
+      detail::fail(function, "weights are not those of the last forward_weighted");
+    }
     detail::check_apart(function, "dx", dx, "weights", weights);
     detail::resize_like(dx, x);
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
@@ -407,6 +413,19 @@ class BatchNorm {
   }
 
   /// What backward will differentiate.
+  /// A weight counts like as many values: their unbiased variance divides by the sum of the weights - 1.
+  void check_weighted_batch(const char* function) const {
+    if (detail::counted(weights_) == 1 && options_.single_value == SingleValue::error) {
+      detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
+    }
+    const bool unbiased = training_ && has_running_statistics() && options_.running_variance == Variance::unbiased;
+    const double sum = static_cast<double>(detail::total(weights_));
+    if (unbiased && detail::counted(weights_) > 1 && sum <= 1) {
+      detail::fail(function, "the weights add up to ", sum,
+                   "; an unbiased running variance wants more than 1 (or Variance::biased)");
+    }
+  }
+
   template <class X>
   void remember_forward(const X& x, Forward forward) {
     last_forward_ = forward;
@@ -530,6 +549,8 @@ class BatchNorm {
     }
     check(function);
     detail::check_same_dimensions(function, "dy", dy, x);
+    detail::check_memory(function, x_name, x);
+    detail::check_memory(function, "dy", dy);
     check_statistic_gradient(function, "options.mean", options.mean);
     check_statistic_gradient(function, "options.var", options.var);
     return axis;

@@ -107,6 +107,7 @@ void fold_into_previous(const ScaleShift& folded, W& weights, Bias& bias, const 
   using T = detail::ScalarOf<W>;
   const auto output_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.output_axis));
   const auto input_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.input_axis));
+  if (output_axis == input_axis) detail::fail(function, "output_axis and input_axis are the same");
   const auto dims = detail::dimensions_of(weights);
   detail::check_scale_shift(function, folded);
   detail::check_groups(function, layout.groups, dims[input_axis]);

@@ -132,6 +132,7 @@ void collect_moments(const D& device, const X& x, BasicMoments<StatisticOf<detai
   using T = detail::ScalarOf<X>;
   detail::require_tensor<X>();
   const Index axis = detail::resolve_axis<X>("collect_moments", options.axis);
+  detail::check_memory("collect_moments", "x", x);
   detail::WorkspaceOrOwn<T> memory(workspace);
   detail::collect_moments(device, detail::View<const T>(detail::view_of(x, axis)), moments, memory.get());
 }

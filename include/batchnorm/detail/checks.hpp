@@ -152,9 +152,16 @@ BATCHNORM_COLD [[noreturn]] inline void fail_overlap(const char* function, const
   fail(function, std::string(y_name) + " overlaps " + x_name + "; it must be the same memory or lie apart");
 }
 
-/// y may be exactly x (in place) or lie apart from it.
+template <class X>
+void check_memory(const char* function, const char* name, const X& x) {
+  if (x.size() != 0 && x.data() == nullptr) fail(function, std::string(name) + " has no memory; its data() is null");
+}
+
+/// y may be exactly x (in place) or lie apart from it. Both have memory, or no values yet.
 template <class X, class Y>
 void check_overlap(const char* function, const char* y_name, const Y& y, const char* x_name, const X& x) {
+  check_memory(function, x_name, x);
+  check_memory(function, y_name, y);
   const Extent from = extent_of(x), to = extent_of(y);
   const bool same = from == to && static_cast<const void*>(x.data()) == static_cast<const void*>(y.data());
   if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);

@@ -71,6 +71,8 @@ inline Target active_target() { return detail::target_in_use().load(std::memory_
 ///
 /// Throws: batchnorm::Error when this machine lacks it; then nothing changes.
 inline void set_target(Target target) {
+  if (target < Target::scalar || target > Target::avx512)
+    detail::fail("set_target", "target is none of those that exist");
   if (target > detail::best_target()) {
     detail::fail("set_target",
                  std::string("target is ") + name(target) + "; the best one here is " + name(detail::best_target()));

@@ -69,6 +69,14 @@ View<const T> weights_view(const Vector<T>& weights, const Shape& x) {
   return {weights.data(), {x.outer, 1, x.inner}, x.inner, 0};
 }
 
+/// Sum of the weights: what each channel counts.
+template <class T>
+StatisticOf<T> total(const Vector<T>& weights) {
+  StatisticOf<T> sum(0), error(0);
+  for (Index k = 0; k < weights.size(); ++k) add_compensated(sum, error, static_cast<StatisticOf<T>>(weights[k]));
+  return sum - error;
+}
+
 /// Values per channel that count.
 template <class T>
 Index counted(const Vector<T>& weights) {
