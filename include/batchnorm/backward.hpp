@@ -205,15 +205,14 @@ void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& 
       Map<T, InputGradientFormula<Act>>(partition_after<T>(partition, 2), x_dy, dx), fill, workspace);
 }
 
-/// Sets the coefficients of ActivationGradientFormula.
-template <class T, class Act>
+/// Sets the coefficients of a formula that has none but the constants of an activation, from index `first` on.
+template <class T, class Act, std::size_t first = 0>
 struct FillActivation {
-  using Compute = ComputeOf<T>;
   Act activation;
 
   template <std::size_t N>
-  void operator()(const std::array<Compute*, N>& to, Index begin, Index end) const {
-    fill_constants(activation, to, 0, begin, end);
+  void operator()(const std::array<ComputeOf<T>*, N>& to, Index begin, Index end) const {
+    fill_constants(activation, to, first, begin, end);
   }
 };
 

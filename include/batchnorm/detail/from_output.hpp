@@ -6,17 +6,6 @@
 
 namespace batchnorm::detail {
 
-/// Sets the coefficients of OutputGradientFormula.
-template <class T, class Act>
-struct FillOutputGradient {
-  using Formula = OutputGradientFormula<Act>;
-  Act activation;
-
-  void operator()(const std::array<ComputeOf<T>*, Formula::coefficients>& to, Index begin, Index end) const {
-    fill_constants(activation, to, Formula::constants, begin, end);
-  }
-};
-
 /// Sets the coefficients of InputGradientOfOutputFormula for a range of channels: v - beta stands for x - mean, and
 /// 1 / gamma for inv_std. Without sums the statistics are constants.
 template <class T, class Act>
@@ -63,11 +52,10 @@ void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const F
   if (fill.parameters.beta != nullptr) {
     for (Index c = 0; c < shape.channels; ++c) centers[c] = Statistic(fill.parameters.beta[c]);
   }
+  using Formula = OutputGradientFormula<Act>;
   const Partition partition = make_partition<T>(grid_of(y_dy), 2);
-  run(device,
-      Reduction<T, OutputGradientFormula<Act>>(partition, y_dy, centers.data(), sums.dy.data(),
-                                               sums.dy_centered.data()),
-      FillOutputGradient<T, Act>{fill.activation}, workspace);
+  run(device, Reduction<T, Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
+      FillActivation<T, Act, Formula::constants>{fill.activation}, workspace);
   // sum g (v - beta) = gamma inv_std sum g (x - mean).
   for (Index c = 0; c < shape.channels; ++c) {
     Statistic inv_std;

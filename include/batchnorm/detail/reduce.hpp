@@ -23,6 +23,14 @@ struct ReduceScratch {
   ChannelSums<Statistic> block;                   // of every channel
 };
 
+/// The sum of the weights [begin, end).
+template <class Statistic, class T>
+Statistic sum_weights(const T* weights, Index begin, Index end) {
+  Statistic sum(0), error(0);
+  for (Index k = begin; k < end; ++k) add_compensated(sum, error, static_cast<Statistic>(weights[k]));
+  return sum - error;
+}
+
 /// Values per channel in the positions [begin, end), or the sum of their weights.
 template <class Formula, class Statistic, class T, std::size_t Inputs>
 Statistic count_between(const Grid& grid, const std::array<View<const T>, Inputs>& in, Index begin, Index end) {
@@ -30,10 +38,7 @@ Statistic count_between(const Grid& grid, const std::array<View<const T>, Inputs
   if constexpr (!has_weights<Formula>) {
     return Statistic(static_cast<double>(last - first));
   } else {
-    const T* const weights = in[Formula::weights].data;
-    Statistic sum(0), error(0);
-    for (Index k = first; k < last; ++k) add_compensated(sum, error, static_cast<Statistic>(weights[k]));
-    return sum - error;
+    return sum_weights<Statistic>(in[Formula::weights].data, first, last);
   }
 }
 

@@ -72,9 +72,7 @@ View<const T> weights_view(const Vector<T>& weights, const Shape& x) {
 /// Sum of the weights: what each channel counts.
 template <class T>
 StatisticOf<T> total(const Vector<T>& weights) {
-  StatisticOf<T> sum(0), error(0);
-  for (Index k = 0; k < weights.size(); ++k) add_compensated(sum, error, static_cast<StatisticOf<T>>(weights[k]));
-  return sum - error;
+  return sum_weights<StatisticOf<T>>(weights.data(), 0, weights.size());
 }
 
 /// Values per channel that count.
