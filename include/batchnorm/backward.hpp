@@ -235,7 +235,6 @@ void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>&
   const PairOf<T> x_dz{x, dz};
   const Partition partition = make_partition<T>(grid_of(Inputs<T, 4>{x, y_dy[0], y_dy[1], dz}, dx), 4);
   Map<T, ActivationGradientFormula<Act>> before(partition, y_dy, dz);
-  before.write_to_cache();
   run(device, before, FillActivation<T, Act>{activation},
       Reduction<T, GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
                                               sums.dy_centered.data()),

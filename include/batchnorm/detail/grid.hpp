@@ -40,6 +40,17 @@ struct Grid {
   Index values_before(Index position) const { return run_of(position) * shape.inner + piece_begin(position); }
 };
 
+/// How far ahead kernels ask for memory, where tensors do not stay in the caches. Outputs too: a store waits until its
+/// line has been read.
+inline constexpr Index prefetch_bytes = 2048;
+inline constexpr Index min_prefetch_bytes = Index(6) << 20;
+
+template <class T>
+Index values_ahead(const Shape& shape) {
+  constexpr Index value_bytes = static_cast<Index>(sizeof(T));
+  return shape.size() * value_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / value_bytes;
+}
+
 struct Part {
   Index begin, end;  // positions
   Index channel_begin, channel_end;

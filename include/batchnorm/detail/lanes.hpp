@@ -84,25 +84,11 @@ struct Lanes {
     }
   }
 
-  /// Stores to an aligned address past the cache: the line is not read first. Another thread sees it only after
-  /// finish_streaming.
-  BATCHNORM_INLINE static void stream(T* to, const V& v) {
-    if constexpr (!BATCHNORM_X86 || Bytes == 0 || memory_bytes < 16) {
-      store(to, v);
-    } else if constexpr (std::is_same_v<T, Compute>) {
-      stream_vector(to, v);
-    } else {
+  /// Asks for the vector `ahead` values further on, which need not exist.
+  BATCHNORM_INLINE static void prefetch(const T* from, Index ahead) {
 #if BATCHNORM_VECTORS
-      typename Conversion<T, Compute, Bytes>::Raw raw;
-      Conversion<T, Compute, Bytes>::round(raw, v);
-      stream_vector(to, raw);
-#endif
-    }
-  }
-
-  BATCHNORM_INLINE static void finish_streaming() {
-#if BATCHNORM_X86
-    asm volatile("sfence" ::: "memory");
+    const auto address = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead) * sizeof(T);
+    if (Bytes != 0) __builtin_prefetch(reinterpret_cast<const void*>(address));
 #endif
   }
 
@@ -146,17 +132,6 @@ struct Lanes {
       std::memcpy(&kept, &lane_masks<Int>[static_cast<std::size_t>(max_lanes - count + keep)], sizeof kept);
       v = kept ? v : replacement;
     }
-  }
-
- private:
-  template <class Vector>
-  BATCHNORM_INLINE static void stream_vector(T* to, const Vector& v) {
-#if BATCHNORM_X86 && defined(__clang__)
-    __builtin_nontemporal_store(v, reinterpret_cast<Vector*>(to));
-#elif BATCHNORM_X86
-    if constexpr (Bytes == 16) asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "x"(v));
-    if constexpr (Bytes > 16) asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<Vector*>(to)) : "x"(v));
-#endif
   }
 };
 

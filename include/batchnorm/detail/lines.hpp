@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 
 #include "batchnorm/detail/lanes.hpp"
@@ -17,6 +18,15 @@ struct Lines {
   std::array<Index, Inputs> stride;
   Index lines;
   Index length;
+  Index ahead;  // how far, in values, a kernel asks for memory in advance; 0: not at all
+
+  /// From `offset` in a line on.
+  BATCHNORM_INLINE Lines from(Index line, Index offset) const {
+    Lines result = *this;
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < Inputs; ++k) result.in[k] += line * stride[k] + offset;
+    return result;
+  }
 };
 
 /// The runs of several channels, `stride` apart in each input.
@@ -34,12 +44,16 @@ struct ChannelRuns {
   }
 };
 
-template <class T, std::size_t Inputs>
-BATCHNORM_INLINE void move_by(std::array<const T*, Inputs>& at, const std::array<const T*, Inputs>& from,
-                              const std::array<Index, Inputs>& stride, Index lines, Index offset) {
-#pragma GCC unroll 8
-  for (std::size_t k = 0; k < Inputs; ++k) at[k] = from[k] + lines * stride[k] + offset;
-}
+/// How far ahead of a place in a line its kernel asks for memory: further on in the line, and at its end in the next
+/// one, which begins `stride` behind it.
+struct LookAhead {
+  Index far, length, into_next;
+
+  LookAhead(Index ahead, Index line_length, Index stride)
+      : far(ahead), length(line_length), into_next(stride == length ? far : std::min(far, length) + stride - length) {}
+
+  BATCHNORM_INLINE Index from(Index i) const { return i + far < length ? far : into_next; }
+};
 
 /// The same value for `columns` columns, and for some behind them: `to` has room for one pack more.
 template <class Compute>

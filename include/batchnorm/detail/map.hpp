@@ -21,7 +21,7 @@ class PartMap {
   View<T> out;
   Coefficients per_channel;  // of every channel of the tensor
   Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
-  Writing writing;
+  bool inputs_are_cached;    // by what ran before
 
   void run() const {
     if (grid.by_columns) {
@@ -43,9 +43,12 @@ class PartMap {
       ChannelRuns<T, Formula::inputs> channels{
           lines_at(run, part.channel_begin, offset, grid.pieces == 1 ? end - p : 1, length), {}, part.channels()};
       for (std::size_t k = 0; k < in.size(); ++k) channels.stride[k] = in[k].channel_stride;
-      dispatch(MapRuns<T, Compute, Formula>{channels, out_at(run, part.channel_begin, offset), out.outer_stride,
-                                            out.channel_stride, coefficients, writing},
-               length);
+      OutputLines<T> to = output_at(run, part.channel_begin, offset);
+      if (channels.runs.lines == 1) {
+        channels.runs.stride = channels.stride;  // behind a channel's only line comes the next channel
+        to.stride = out.channel_stride;
+      }
+      dispatch(MapRuns<T, Compute, Formula>{channels, to, out.channel_stride, coefficients}, length);
       p = end;
     }
   }
@@ -54,21 +57,22 @@ class PartMap {
     const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
     const Index rows_per_line = is_dense() ? rows : 1, length = rows_per_line * width;
     const auto lines = lines_at(part.begin, part.channel_begin, 0, rows / rows_per_line, length);
-    dispatch(MapRows<T, Compute, Formula>{lines, out_at(part.begin, part.channel_begin, 0), out.outer_stride,
-                                          column_coefficients(), width, writing},
-             length);
+    dispatch(
+        MapRows<T, Compute, Formula>{lines, output_at(part.begin, part.channel_begin, 0), column_coefficients(), width},
+        length);
   }
 
   Lines<T, Formula::inputs> lines_at(Index outer, Index channel, Index offset, Index lines, Index length) const {
-    Lines<T, Formula::inputs> result{{}, {}, lines, length};
+    Lines<T, Formula::inputs> result{{}, {}, lines, length, inputs_are_cached ? 0 : values_ahead<T>(grid.shape)};
     for (std::size_t k = 0; k < in.size(); ++k) {
       result.in[k] = in[k].data + outer * in[k].outer_stride + channel * in[k].channel_stride + offset;
       result.stride[k] = in[k].outer_stride;
     }
     return result;
   }
-  T* out_at(Index outer, Index channel, Index offset) const {
-    return out.data + outer * out.outer_stride + channel * out.channel_stride + offset;
+  OutputLines<T> output_at(Index outer, Index channel, Index offset) const {
+    return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride,
+            values_ahead<T>(grid.shape)};
   }
 
   /// Whether the rows of the part follow one another without gaps.

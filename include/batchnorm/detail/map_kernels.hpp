@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
-#include <utility>
 
 #include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/lines.hpp"
@@ -12,12 +10,6 @@
 // written.
 
 namespace batchnorm::detail {
-
-/// How an output is written.
-struct Writing {
-  bool streams;    // past the cache
-  bool backwards;  // each line from its end
-};
 
 /// Values of a line, given where their coefficients come from.
 template <class L, class Formula, class Coefficients>
@@ -37,51 +29,64 @@ BATCHNORM_INLINE void map_at(const std::array<const typename L::Scalar*, Formula
   Formula::apply(v, c, result);
 }
 
-/// The values [begin, end), which fill whole vectors.
+/// Where a map writes: lines `stride` apart.
+template <class T>
+struct OutputLines {
+  T* out;
+  Index stride;
+  Index ahead;  // like that of Lines
+
+  BATCHNORM_INLINE OutputLines from(Index offset) const { return {out + offset, stride, ahead}; }
+};
+
+/// The last whole vector and one that ends with the line, which share values: both are read before either is written.
 template <class L, class Formula, class Coefficients>
-BATCHNORM_INLINE void map_vectors(const std::array<const typename L::Scalar*, Formula::inputs>& in,
-                                  typename L::Scalar* out, Index begin, Index end, Coefficients& coefficients,
-                                  const Writing& writing) {
-  const Index step = writing.backwards ? -L::count : L::count;
-  Index i = writing.backwards ? end - L::count : begin;
-  coefficients.start(i, step);
-  for (Index left = (end - begin) / L::count; left > 0; --left) {
-    typename L::V result;
-    map_at<L, Formula>(in, i, coefficients, result);
-    if (writing.streams) {
-      L::stream(out + i, result);
-    } else {
-      L::store(out + i, result);
+BATCHNORM_INLINE void map_end(const std::array<const typename L::Scalar*, Formula::inputs>& in, typename L::Scalar* out,
+                              Index length, Coefficients& coefficients) {
+  const Index whole = length - length % L::count - L::count, shifted = length - L::count;
+  typename L::V result, last;
+  coefficients.start(whole);
+  map_at<L, Formula>(in, whole, coefficients, result);
+  coefficients.start(shifted);
+  map_at<L, Formula>(in, shifted, coefficients, last);
+  L::store(out + whole, result);
+  L::store(out + shifted, last);
+}
+
+/// The first `whole` values of a line, which fill whole vectors.
+template <class L, class Formula, bool Prefetches, class Coefficients>
+BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::inputs>& line,
+                                  const OutputLines<typename L::Scalar>& to, Index whole, Coefficients& coefficients) {
+  const LookAhead to_ahead(to.ahead, line.length, to.stride);
+  coefficients.start(0);
+  for (Index i = 0; i < whole; i += L::count) {
+    if constexpr (Prefetches) {
+#pragma GCC unroll 8
+      for (int k = 0; k < Formula::inputs; ++k) {
+        const auto input = static_cast<std::size_t>(k);
+        const LookAhead ahead(line.ahead, line.length, line.stride[input]);
+        if (!Coefficients::by_columns || k != Formula::weights) L::prefetch(line.in[input] + i, ahead.from(i));
+      }
+      L::prefetch(to.out + i, to_ahead.from(i));
     }
-    i += step;
+    typename L::V result;
+    map_at<L, Formula>(line.in, i, coefficients, result);
+    L::store(to.out + i, result);
     coefficients.next();
   }
 }
 
-/// A whole line. Streaming stores must be aligned: single values up to there, and behind the last vector. Else the last
-/// vector is shifted back where the values end within it; computed first and stored last, for in place.
-template <class L, class Formula, class Coefficients, class SingleCoefficients>
-BATCHNORM_INLINE void map_line(const std::array<const typename L::Scalar*, Formula::inputs>& in,
-                               typename L::Scalar* out, Index length, Coefficients& coefficients,
-                               SingleCoefficients& single_coefficients, const Writing& writing) {
-  using Single = Lanes<typename L::Scalar, typename L::Compute, 0>;
-  const Index shifted = length - L::count;
-  Index begin = 0, end = round_up(shifted, L::count);
-  typename L::V last;
-  L::clear(last);
-  if (writing.streams) {
-    const auto misaligned = static_cast<Index>(-reinterpret_cast<std::uintptr_t>(out) % L::memory_bytes);
-    begin = std::min(misaligned / static_cast<Index>(sizeof(typename L::Scalar)), length);
-    end = length - (length - begin) % L::count;
-    for (const auto& [from, to] : {std::pair{Index(0), begin}, std::pair{end, length}}) {
-      map_vectors<Single, Formula>(in, out, from, to, single_coefficients, {false, false});
-    }
+/// A whole line, at least one vector long.
+template <class L, class Formula, class Coefficients>
+BATCHNORM_INLINE void map_line(const Lines<typename L::Scalar, Formula::inputs>& line,
+                               const OutputLines<typename L::Scalar>& to, Coefficients& coefficients) {
+  const Index length = line.length, rest = length % L::count, whole = rest == 0 ? length : length - rest - L::count;
+  if (to.ahead == 0) {
+    map_vectors<L, Formula, false>(line, to, whole, coefficients);
   } else {
-    coefficients.start(shifted, 0);
-    map_at<L, Formula>(in, shifted, coefficients, last);
+    map_vectors<L, Formula, true>(line, to, whole, coefficients);
   }
-  map_vectors<L, Formula>(in, out, begin, end, coefficients, writing);
-  if (!writing.streams) L::store(out + shifted, last);
+  if (rest != 0) map_end<L, Formula>(line.in, to.out, length, coefficients);
 }
 
 /// By runs: the same coefficients for all values.
@@ -95,7 +100,7 @@ struct RunCoefficients {
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Count; ++k) L::fill(values[k], from[k][c]);
   }
-  BATCHNORM_INLINE void start(Index, Index) {}
+  BATCHNORM_INLINE void start(Index) {}
   BATCHNORM_INLINE void next() {}
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { c = values[k]; }
 };
@@ -107,14 +112,10 @@ struct ColumnCoefficients {
   static constexpr bool by_columns = true;
   std::array<typename L::Compute*, static_cast<std::size_t>(Count)> values;
   Index width;
+  Index step = remainder(L::count);
   Index column = 0;
-  Index step = 0;
 
-  BATCHNORM_INLINE void start(Index i, Index by) {
-    column = i < width ? i : i % width;  // a division costs as much as several vectors
-    step = by >= 0 ? by : by + width;
-    if (step < 0 || step >= width) step = (by % width + width) % width;
-  }
+  BATCHNORM_INLINE void start(Index i) { column = remainder(i); }
   BATCHNORM_INLINE void next() {
     column += step;
     if (column >= width) column -= width;
@@ -122,33 +123,37 @@ struct ColumnCoefficients {
   BATCHNORM_INLINE void get(typename L::V& c, int k) const {
     L::Computed::load(c, values[static_cast<std::size_t>(k)] + column);
   }
+
+ private:
+  /// A division costs as much as several vectors.
+  BATCHNORM_INLINE Index remainder(Index i) const { return i < width ? i : i % width; }
 };
+
+/// All lines of a map.
+template <class L, class Formula, class Coefficients>
+BATCHNORM_INLINE void map_lines(const Lines<typename L::Scalar, Formula::inputs>& lines,
+                                const OutputLines<typename L::Scalar>& to, Coefficients& coefficients) {
+  for (Index line = 0; line < lines.lines; ++line) {
+    map_line<L, Formula>(lines.from(line, 0), to.from(line * to.stride), coefficients);
+  }
+}
 
 template <class T, class Compute, class Formula_>
 struct MapRuns {
   using Scalar = T;
   using Formula = Formula_;
   ChannelRuns<T, Formula::inputs> channels;
-  T* out;
-  Index out_stride, out_channel_stride;
+  OutputLines<T> to;  // of the first channel
+  Index out_channel_stride;
   std::array<Compute*, Formula::coefficients> coefficients;  // of each channel
-  Writing writing;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
     for (Index c = 0; c < channels.channels; ++c) {
       RunCoefficients<L, Formula::coefficients> of_channel(coefficients, c);
-      RunCoefficients<Lanes<T, Compute, 0>, Formula::coefficients> single(coefficients, c);
-      const auto runs = channels.of(c);
-      for (Index line = 0; line < runs.lines; ++line) {
-        std::array<const T*, Formula::inputs> in;
-        move_by(in, runs.in, runs.stride, line, 0);
-        T* const to = out + c * out_channel_stride + line * out_stride;
-        map_line<L, Formula>(in, to, runs.length, of_channel, single, writing);
-      }
+      map_lines<L, Formula>(channels.of(c), to.from(c * out_channel_stride), of_channel);
     }
-    if (writing.streams) L::finish_streaming();
   }
 };
 
@@ -157,23 +162,15 @@ struct MapRows {
   using Scalar = T;
   using Formula = Formula_;
   Lines<T, Formula::inputs> rows;  // without weights, a line may be several rows of `width` columns without gaps
-  T* out;
-  Index out_stride;
+  OutputLines<T> to;
   std::array<Compute*, Formula::coefficients> coefficients;
   Index width;
-  Writing writing;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<T, Compute, Bytes>;
-    ColumnCoefficients<L, Formula::coefficients> c{coefficients, width};
-    ColumnCoefficients<Lanes<T, Compute, 0>, Formula::coefficients> single{coefficients, width};
-    for (Index line = 0; line < rows.lines; ++line) {
-      std::array<const T*, Formula::inputs> in;
-      move_by(in, rows.in, rows.stride, line, 0);
-      map_line<L, Formula>(in, out + line * out_stride, rows.length, c, single, writing);
-    }
-    if (writing.streams) L::finish_streaming();
+    ColumnCoefficients<L, Formula::coefficients> columns{coefficients, width};
+    map_lines<L, Formula>(rows, to, columns);
   }
 };
 

@@ -181,10 +181,6 @@ class Reduction {
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
 
-/// Smaller outputs stay in the caches, and shorter stretches waste what must be aligned.
-inline constexpr Index min_stream_bytes = Index(20) << 20;
-inline constexpr Index min_stream_run = 512;
-
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
 template <class T, class Formula>
 class Map {
@@ -193,16 +189,12 @@ class Map {
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
   Map(const Partition& partition, const Inputs& in, const View<T>& out)
-      : partition_(partition),
-        in_(in),
-        out_(out),
-        writing_{pays_to_stream(), pays_to_walk_backwards()},
-        coefficients_(partition.grid.shape.channels, map_columns()) {}
+      : partition_(partition), in_(in), out_(out), coefficients_(partition.grid.shape.channels, map_columns()) {}
 
   const Partition& partition() const { return partition_; }
 
-  /// For an output that is read again at once.
-  void write_to_cache() { writing_.streams = false; }
+  /// For a map that follows another kernel over each part.
+  void expect_cached_inputs() { inputs_are_cached_ = true; }
 
   Index computes(Index workers) const { return coefficients_.computes(workers); }
   void use(Compute* computes) { coefficients_.use(computes); }
@@ -219,8 +211,8 @@ class Map {
 
   void part(Index k, Index worker) const {
     PartMap<T, Compute, Formula>{
-        partition_.grid, partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker),
-        writing_}
+        partition_.grid,   partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker),
+        inputs_are_cached_}
         .run();
   }
 
@@ -231,34 +223,10 @@ class Map {
     return grid.by_columns && grid.shape.inner > 1 ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
   }
 
-  /// Outputs larger than the caches, in stretches long enough to be aligned, and not over an input.
-  bool pays_to_stream() const {
-    const Grid& grid = partition_.grid;
-    bool whole_rows = !has_weights<Formula> && grid.by_columns && partition_.channel_parts == 1 && out_.dense_rows();
-    for (const auto& view : in_) whole_rows = whole_rows && view.dense_rows();
-    const Index channels = grid.by_columns ? partition_.channel_step : 1;
-    const Index run = whole_rows ? grid.shape.size() : channels * grid.shape.inner;
-    bool in_place = false;
-    for (const auto& view : in_) in_place = in_place || view.data == out_.data;
-    const Index value_bytes = static_cast<Index>(sizeof(T));
-    return !in_place && run * value_bytes >= min_stream_run && grid.shape.size() * value_bytes >= min_stream_bytes;
-  }
-
-  /// Where the output lies shortly behind an input modulo 4096, the CPU takes a load for one of what was just stored,
-  /// and waits.
-  bool pays_to_walk_backwards() const {
-    constexpr std::uintptr_t page = 4096, near_by = 1024;
-    for (const auto& view : in_) {
-      const auto out = reinterpret_cast<std::uintptr_t>(out_.data), in = reinterpret_cast<std::uintptr_t>(view.data);
-      if ((out - in) % page > 0 && (out - in) % page < near_by) return true;
-    }
-    return false;
-  }
-
   Partition partition_;
   Inputs in_;
   View<T> out_;
-  Writing writing_;
+  bool inputs_are_cached_ = false;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
@@ -285,7 +253,8 @@ void run(const D& device, Reduction<T, Formula> reduction, const Fill& fill_redu
   workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());
   reduction.fill(fill_reduction);
-  run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { reduction.part(k, worker); });
+  run_tasks(device, threads, partition.parts(), Order::forwards,
+            [&](Index k, Index worker) { reduction.part(k, worker); });
   reduction.merge();
 }
 
@@ -297,7 +266,7 @@ void run(const D& device, Map<T, Formula> map, const Fill& fill, Workspace<T>& w
   workspace.reserve(map.computes(threads), 0);
   map.use(workspace.computes());
   map.fill(fill, 0, partition.grid.shape.channels);
-  run_tasks(device, threads, partition.parts(), [&](Index k, Index worker) { map.part(k, worker); });
+  run_tasks(device, threads, partition.parts(), Order::forwards, [&](Index k, Index worker) { map.part(k, worker); });
 }
 
 /// In place of a map before a reduction.
@@ -326,7 +295,8 @@ void run(const D& device, Before before, const FillBefore& fill_before, Reductio
   before.fill(fill_before, 0, partition.grid.shape.channels);
   reduction.fill(fill_reduction);
   if (partition.whole_channels()) {
-    run_tasks(device, threads, parts, [&](Index k, Index worker) {
+    map.expect_cached_inputs();
+    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
       const Part part = partition[k];
       before.part(k, worker);
       reduction.part(k, worker);
@@ -334,15 +304,15 @@ void run(const D& device, Before before, const FillBefore& fill_before, Reductio
       map.part(k, worker);
     });
   } else {
-    run_tasks(device, threads, parts, [&](Index k, Index worker) {
+    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
       before.part(k, worker);
       reduction.part(k, worker);
     });
     reduction.merge();
     map.fill(fill, 0, partition.grid.shape.channels);
-    // Backwards: the end of the tensor is still in the cache.
-    const Index map_parts = map.partition().parts();
-    run_tasks(device, threads, map_parts, [&](Index k, Index worker) { map.part(map_parts - 1 - k, worker); });
+    // Backwards: the end of what was read is still in the cache.
+    run_tasks(device, threads, map.partition().parts(), Order::backwards,
+              [&](Index k, Index worker) { map.part(k, worker); });
   }
 }
 

@@ -95,7 +95,7 @@ class PartReduction {
 
   /// Positions [begin, end) of a channel: whole runs, or a piece of one.
   Inputs runs_of(Index c, Index begin, Index end) const {
-    Inputs runs{{}, {}, end - begin, grid.piece_size(begin)};
+    Inputs runs{{}, {}, end - begin, grid.piece_size(begin), values_ahead<T>(grid.shape)};
     for (std::size_t k = 0; k < in.size(); ++k) {
       runs.stride[k] = in[k].outer_stride;
       runs.in[k] =
@@ -114,6 +114,7 @@ class PartReduction {
       if (block.count == Statistic(0)) continue;
       ChannelRuns<T, Formula::inputs> runs{runs_of(channel_begin, block.begin, block.end), {}, block.channels()};
       for (std::size_t k = 0; k < in.size(); ++k) runs.stride[k] = in[k].channel_stride;
+      if (runs.runs.lines == 1) runs.runs.stride = runs.stride;  // behind a channel's only line comes the next channel
       for (Index c = 0; c < block.channels(); ++c) scratch.center[c * Kernel::lanes] = center_of(block, c);
       FurtherCoefficients<Compute, Formula> of_block = further;
       for (Compute*& array : of_block) array += block.channel_begin;
@@ -139,7 +140,11 @@ class PartReduction {
   }
 
   Inputs rows_of(const Block& block, Index fold) const {
-    Inputs rows{{}, {}, (block.end - block.begin) / fold, fold * block.channels() * grid.shape.inner};
+    Inputs rows{{},
+                {},
+                (block.end - block.begin) / fold,
+                fold * block.channels() * grid.shape.inner,
+                values_ahead<T>(grid.shape)};
     for (std::size_t k = 0; k < in.size(); ++k) {
       rows.stride[k] = in[k].outer_stride * fold;
       rows.in[k] = in[k].data + block.begin * in[k].outer_stride + block.channel_begin * in[k].channel_stride;

@@ -36,10 +36,36 @@ BATCHNORM_INLINE void load_inputs(const std::array<const typename L::Scalar*, Fo
   }
 }
 
-/// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart.
+/// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart. May ask for
+/// what lies `ahead` of each vector.
+template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip>
+BATCHNORM_INLINE void sum_vectors(const std::array<const typename L::Scalar*, Formula::inputs>& at,
+                                  const std::array<Index, Formula::inputs>& stride, Index rows,
+                                  const std::array<Index, Formula::inputs>& ahead,
+                                  const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
+                                  typename L::V (&product_sum)[Strip]) {
+  for (Index row = 0; row < rows; ++row) {
+#pragma GCC unroll 8
+    for (int s = 0; s < Strip; ++s) {
+      const Index offset = s * L::count;
+#pragma GCC unroll 8
+      for (int k = 0; Prefetches && k < Formula::inputs; ++k) {
+        const auto input = static_cast<std::size_t>(k);
+        if (ByColumns && k == Formula::weights) continue;
+        L::prefetch(at[input] + row * stride[input] + offset, ahead[input]);
+      }
+      typename L::V v[Formula::inputs];
+      load_inputs<L, Formula, ByColumns>(at, stride, row, offset, v);
+      Formula::accumulate(v, c[s], sum[s], product_sum[s]);
+    }
+  }
+}
+
+/// The sums of a tile, from zero on.
 template <class L, class Formula, bool ByColumns, int Strip>
 BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
                                const std::array<Index, Formula::inputs>& stride, Index rows,
+                               const std::array<Index, Formula::inputs>& ahead,
                                const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
                                typename L::V (&product_sum)[Strip]) {
 #pragma GCC unroll 8
@@ -47,13 +73,10 @@ BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formu
     L::clear(sum[s]);
     L::clear(product_sum[s]);
   }
-  for (Index row = 0; row < rows; ++row) {
-#pragma GCC unroll 8
-    for (int s = 0; s < Strip; ++s) {
-      typename L::V v[Formula::inputs];
-      load_inputs<L, Formula, ByColumns>(at, stride, row, s * L::count, v);
-      Formula::accumulate(v, c[s], sum[s], product_sum[s]);
-    }
+  if (ahead[0] == 0) {
+    sum_vectors<L, Formula, ByColumns, false, Strip>(at, stride, rows, ahead, c, sum, product_sum);
+  } else {
+    sum_vectors<L, Formula, ByColumns, true, Strip>(at, stride, rows, ahead, c, sum, product_sum);
   }
 }
 
@@ -108,8 +131,11 @@ struct SumRows {
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array, rows.length, Compute(0));
     }
+    const std::array<Index, Formula::inputs> ahead = tiles_ahead(), nothing{};
+    const bool goes_on = rows.stride[0] == rows.length;
     for (Index row = 0; row < rows.lines; row += tile_rows) {
-      add_tile<L>(row, std::min<Index>(tile_rows, rows.lines - row));
+      const bool last = row + tile_rows >= rows.lines;
+      add_tile<L>(row, std::min<Index>(tile_rows, rows.lines - row), last && !goes_on ? nothing : ahead);
     }
   }
 
@@ -118,21 +144,22 @@ struct SumRows {
   static constexpr int strip = Formula::coefficients == 1 ? 4 : 2;
 
   template <class L>
-  BATCHNORM_INLINE void add_tile(Index row, Index tile) const {
+  BATCHNORM_INLINE void add_tile(Index row, Index tile, const std::array<Index, Formula::inputs>& ahead) const {
     const Index columns = rows.length;
     Index j = 0;
-    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, tile, j);
-    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(row, tile, j);
+    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, tile, j, ahead);
+    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(row, tile, j, ahead);
     if (j < columns) add_tail<L>(row, tile, columns - L::count, columns - j);
   }
 
   template <class L, int Strip>
-  BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column) const {
+  BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column,
+                                  const std::array<Index, Formula::inputs>& ahead) const {
     const auto at = place(row, column);
     typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) load_coefficients<L>(column + s * L::count, c[s]);
-    sum_tile<L, Formula, true, Strip>(at, rows.stride, tile, c, sum, product_sum);
+    sum_tile<L, Formula, true, Strip>(at, rows.stride, tile, ahead, c, sum, product_sum);
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
   }
@@ -147,9 +174,17 @@ struct SumRows {
     add<L>(column, sum, product_sum);
   }
 
+  /// To the same columns in the next tile of rows, or as many tiles on as are far enough.
+  BATCHNORM_INLINE std::array<Index, Formula::inputs> tiles_ahead() const {
+    const Index ahead = round_up(ceil_div(rows.ahead, rows.length), tile_rows);
+    std::array<Index, Formula::inputs> result;
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < result.size(); ++k) result[k] = ahead * rows.stride[k];
+    return result;
+  }
+
   BATCHNORM_INLINE std::array<const T*, Formula::inputs> place(Index row, Index column) const {
-    std::array<const T*, Formula::inputs> at;
-    move_by(at, rows.in, rows.stride, row, column);
+    std::array<const T*, Formula::inputs> at = rows.from(row, column).in;
     if constexpr (has_weights<Formula>) at[Formula::weights] -= column;
     return at;
   }
@@ -278,14 +313,18 @@ struct SumRuns {
                                        Totals<L>& totals) {
     constexpr Index step = L::count * L::per_pack;
     std::array<const T*, Formula::inputs> at;
-    std::array<Index, Formula::inputs> stride;
+    std::array<Index, Formula::inputs> stride, ahead;
     stride.fill(step);
     typename L::V sum[L::per_pack], product_sum[L::per_pack];
     Index i = 0;
     for (Index steps = runs.length / step; steps > 0;) {
       const Index tile = std::min<Index>(steps, tile_rows);
-      move_by(at, runs.in, runs.stride, line, i);
-      sum_tile<L, Formula, false, L::per_pack>(at, stride, tile, c, sum, product_sum);
+      at = runs.from(line, i).in;
+#pragma GCC unroll 8
+      for (std::size_t k = 0; k < at.size(); ++k) {
+        ahead[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
+      }
+      sum_tile<L, Formula, false, L::per_pack>(at, stride, tile, ahead, c, sum, product_sum);
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
       i += tile * step;
@@ -294,7 +333,7 @@ struct SumRuns {
     // The last vector is shifted back, over values of the same run that have been counted.
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
-      move_by(at, runs.in, runs.stride, line, i + keep - L::count);
+      at = runs.from(line, i + keep - L::count).in;
       sum_tail<L, Formula, false>(at, stride, 1, keep, c[0], sum[0], product_sum[0]);
       totals.add(0, sum[0], product_sum[0]);
     }
