@@ -174,7 +174,8 @@ void add_parts_of_backward(const Sizes& sizes) {
     std::vector<float> sum(static_cast<std::size_t>(ceilings::line_bytes));
     const auto arrays = arrays_of(c, sum.data());
     report(
-        state, [&] { c.layer.backward_parameters(c.x, c.dy); }, "of_ceiling", [&] { ceilings::read_two(arrays); });
+        state, [&] { c.layer.backward_parameters(c.x, c.dy); }, "of_ceiling",
+        [&] { ceilings::read_two(ceilings::Access::prefetched, arrays); });
   });
   add_row("backward, dx alone, frozen statistics/" + sizes.name, [=](benchmark::State& state) {
     Case<float> c(sizes);
@@ -183,7 +184,7 @@ void add_parts_of_backward(const Sizes& sizes) {
     const auto arrays = arrays_of(c, nullptr);
     report(
         state, [&] { c.layer.backward(c.x, c.dy, c.dx, {.parameters = ParameterGradients::skip}); }, "of_ceiling",
-        [&] { ceilings::inference(ceilings::Stores::streaming, arrays); });
+        [&] { ceilings::inference(ceilings::Access::prefetched, arrays); });
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -15,8 +16,9 @@ using Index = std::ptrdiff_t;
 
 inline constexpr Index line_bytes = 64;
 
-/// Streaming stores do not read a line before writing it, and leave it out of the caches.
-enum class Stores { plain, streaming };
+/// Streaming stores do not read a line before writing it, and leave it out of the caches. Prefetched: each line, of the
+/// output as well, is asked for before it is needed.
+enum class Access { plain, streaming, prefetched };
 
 template <class T>
 struct Arrays {
@@ -46,9 +48,9 @@ struct Lanes {
 
   [[gnu::always_inline]] static void load(V& v, const T* from) { std::memcpy(&v, from, sizeof v); }
 
-  template <Stores stores>
+  template <Access access>
   [[gnu::always_inline]] static void store(T* to, const V& v) {
-    if constexpr (stores == Stores::plain || Bytes == 0) {
+    if constexpr (access != Access::streaming || Bytes == 0) {
       std::memcpy(to, &v, sizeof v);
     } else {
 #if defined(__clang__)
@@ -66,6 +68,15 @@ struct Lanes {
     }
   }
 };
+
+/// Asks for the lines ahead of these places.
+template <Access access, class... T>
+[[gnu::always_inline]] inline void look_ahead(const T*... at) {
+  constexpr std::uintptr_t ahead = 2048;
+  if constexpr (access == Access::prefetched) {
+    (__builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(at) + ahead)), ...);
+  }
+}
 
 /// Vectors per turn of a loop: enough to keep both load ports busy.
 inline constexpr Index unroll = 8;
@@ -91,11 +102,13 @@ class Sums {
 };
 
 /// sum of x: reads x once.
+template <Access access>
 struct Read {
   template <class T, class L>
   struct On {
     Sums<T, L> sums;
     [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
+      look_ahead<access>(a.x + i);
       typename L::V x;
       L::load(x, a.x + i);
       sums.add(k, x);
@@ -105,11 +118,13 @@ struct Read {
 };
 
 /// sum of x * dy: reads x and dy once.
+template <Access access>
 struct ReadTwo {
   template <class T, class L>
   struct On {
     Sums<T, L> sums;
     [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
+      look_ahead<access>(a.x + i, a.dy + i);
       typename L::V x, dy;
       L::load(x, a.x + i);
       L::load(dy, a.dy + i);
@@ -120,39 +135,41 @@ struct ReadTwo {
 };
 
 /// Orders streaming stores before what follows, as whoever uses them must.
-template <Stores stores>
+template <Access access>
 [[gnu::always_inline]] inline void fence() {
 #if defined(__x86_64__)
-  if constexpr (stores == Stores::streaming) asm volatile("sfence" ::: "memory");
+  if constexpr (access == Access::streaming) asm volatile("sfence" ::: "memory");
 #endif
 }
 
 /// out = 1.25 x + 0.5: reads x and writes out once.
-template <Stores stores>
+template <Access access>
 struct Copy {
   template <class T, class L>
   struct On {
     [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index) {
+      look_ahead<access>(a.x + i, a.out + i);
       typename L::V x;
       L::load(x, a.x + i);
-      L::template store<stores>(a.out + i, x * T(1.25) + T(0.5));
+      L::template store<access>(a.out + i, x * T(1.25) + T(0.5));
     }
-    [[gnu::always_inline]] void finish(const Arrays<T>&) const { fence<stores>(); }
+    [[gnu::always_inline]] void finish(const Arrays<T>&) const { fence<access>(); }
   };
 };
 
 /// out = 1.25 x + 0.75 dy + 0.5: reads x and dy and writes out once.
-template <Stores stores>
+template <Access access>
 struct Combine {
   template <class T, class L>
   struct On {
     [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index) {
+      look_ahead<access>(a.x + i, a.dy + i, a.out + i);
       typename L::V x, dy;
       L::load(x, a.x + i);
       L::load(dy, a.dy + i);
-      L::template store<stores>(a.out + i, x * T(1.25) + dy * T(0.75) + T(0.5));
+      L::template store<access>(a.out + i, x * T(1.25) + dy * T(0.75) + T(0.5));
     }
-    [[gnu::always_inline]] void finish(const Arrays<T>&) const { fence<stores>(); }
+    [[gnu::always_inline]] void finish(const Arrays<T>&) const { fence<access>(); }
   };
 };
 
@@ -210,45 +227,44 @@ void run(const Arrays<T>& arrays) {
 
 }  // namespace detail
 
-template <class T>
-void read(const Arrays<T>& arrays) {
-  detail::run<detail::Read>(arrays);
+namespace detail {
+
+template <template <Access> class Kernel, class T>
+void run(Access access, const Arrays<T>& arrays) {
+  switch (access) {
+    case Access::plain:
+      return run<Kernel<Access::plain>>(arrays);
+    case Access::streaming:
+      return run<Kernel<Access::streaming>>(arrays);
+    case Access::prefetched:
+      return run<Kernel<Access::prefetched>>(arrays);
+  }
 }
 
-template <class T>
-void read_two(const Arrays<T>& arrays) {
-  detail::run<detail::ReadTwo>(arrays);
-}
+}  // namespace detail
 
 template <class T>
-void copy(Stores stores, const Arrays<T>& arrays) {
-  if (stores == Stores::plain) return detail::run<detail::Copy<Stores::plain>>(arrays);
-  detail::run<detail::Copy<Stores::streaming>>(arrays);
-}
-
-template <class T>
-void combine(Stores stores, const Arrays<T>& arrays) {
-  if (stores == Stores::plain) return detail::run<detail::Combine<Stores::plain>>(arrays);
-  detail::run<detail::Combine<Stores::streaming>>(arrays);
+void read_two(Access access, const Arrays<T>& arrays) {
+  detail::run<detail::ReadTwo>(access, arrays);
 }
 
 /// Training forward: its statistics take one read, its normalization a copy.
 template <class T>
-void training(Stores stores, const Arrays<T>& arrays) {
-  read(arrays);
-  copy(stores, arrays);
+void training(Access access, const Arrays<T>& arrays) {
+  detail::run<detail::Read>(access, arrays);
+  detail::run<detail::Copy>(access, arrays);
 }
 
 template <class T>
-void inference(Stores stores, const Arrays<T>& arrays) {
-  copy(stores, arrays);
+void inference(Access access, const Arrays<T>& arrays) {
+  detail::run<detail::Copy>(access, arrays);
 }
 
 /// Backward: its sums read x and dy, its gradient reads both again and writes.
 template <class T>
-void backward(Stores stores, const Arrays<T>& arrays) {
-  read_two(arrays);
-  combine(stores, arrays);
+void backward(Access access, const Arrays<T>& arrays) {
+  read_two(access, arrays);
+  detail::run<detail::Combine>(access, arrays);
 }
 
 /// Part `k` of `parts` nearly equal ones, cut at cache lines.

@@ -4,13 +4,13 @@
 namespace compare {
 namespace {
 
-using ceilings::Stores;
+using ceilings::Access;
 
 template <class T>
 class CeilingPeer : public Peer<T> {
  public:
-  CeilingPeer(Stores stores, int threads, const Problem& problem, const Tensors<T>& tensors)
-      : stores_(stores),
+  CeilingPeer(Access access, int threads, const Problem& problem, const Tensors<T>& tensors)
+      : access_(access),
         forward_{tensors.x, tensors.dy, tensors.y, problem.size(), nullptr},
         backward_{tensors.x, tensors.dy, tensors.dx, problem.size(), nullptr},
         sums_(static_cast<std::size_t>(threads * ceilings::line_bytes)),
@@ -22,25 +22,25 @@ class CeilingPeer : public Peer<T> {
     team_.run([&](int k) {
       switch (pass) {
         case Pass::training:
-          return ceilings::training(stores_, ceilings::part_of(forward_, k, team_.threads()));
+          return ceilings::training(access_, ceilings::part_of(forward_, k, team_.threads()));
         case Pass::inference:
-          return ceilings::inference(stores_, ceilings::part_of(forward_, k, team_.threads()));
+          return ceilings::inference(access_, ceilings::part_of(forward_, k, team_.threads()));
         case Pass::backward:
-          return ceilings::backward(stores_, ceilings::part_of(backward_, k, team_.threads()));
+          return ceilings::backward(access_, ceilings::part_of(backward_, k, team_.threads()));
       }
     });
   }
 
  private:
-  Stores stores_;
+  Access access_;
   ceilings::Arrays<T> forward_, backward_;
   std::vector<T> sums_;
   ceilings::Team team_;
 };
 
-template <class T, Stores stores>
+template <class T, Access access>
 std::unique_ptr<Peer<T>> make(const Problem& problem, const Tensors<T>& tensors) {
-  return std::make_unique<CeilingPeer<T>>(stores, problem.threads, problem, tensors);
+  return std::make_unique<CeilingPeer<T>>(access, problem.threads, problem, tensors);
 }
 
 /// Small tensors are done before a second thread has woken up.
@@ -48,14 +48,16 @@ template <class T>
 std::unique_ptr<Peer<T>> make_one_thread(const Problem& problem, const Tensors<T>& tensors) {
   constexpr std::size_t largest_bytes = std::size_t(1) << 20;
   if (problem.threads == 1 || static_cast<std::size_t>(problem.size()) * sizeof(T) > largest_bytes) return nullptr;
-  return std::make_unique<CeilingPeer<T>>(Stores::plain, 1, problem, tensors);
+  return std::make_unique<CeilingPeer<T>>(Access::plain, 1, problem, tensors);
 }
 
-const Registration plain({"plain stores", "", Role::ceiling, 1, make<float, Stores::plain>,
-                          make<double, Stores::plain>});
-const Registration streaming({"streaming stores", "", Role::ceiling, 2, make<float, Stores::streaming>,
-                              make<double, Stores::streaming>});
-const Registration one_thread({"plain stores, one thread", "", Role::ceiling, 3, make_one_thread<float>,
+const Registration plain({"plain stores", "", Role::ceiling, 1, make<float, Access::plain>,
+                          make<double, Access::plain>});
+const Registration streaming({"streaming stores", "", Role::ceiling, 2, make<float, Access::streaming>,
+                              make<double, Access::streaming>});
+const Registration prefetched({"prefetched", "", Role::ceiling, 3, make<float, Access::prefetched>,
+                               make<double, Access::prefetched>});
+const Registration one_thread({"plain stores, one thread", "", Role::ceiling, 4, make_one_thread<float>,
                                make_one_thread<double>});
 
 }  // namespace
