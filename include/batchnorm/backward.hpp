@@ -68,6 +68,22 @@ struct StatisticGradients {
   const Statistic* var = nullptr;
 };
 
+/// Stores coefficients of InputGradientFormula for a vector of channels. The digits of the mean that Compute cannot
+/// hold go into the shift.
+template <class L, class Compute, std::size_t N>
+BATCHNORM_INLINE void store_input_gradient(const std::array<Compute*, N>& to, Index c, const typename L::V& mean,
+                                           const typename L::V& inv_std, const typename L::V& scale,
+                                           const typename L::V& xhat_scale, const typename L::V& shift) {
+  using Formula = InputGradientFormula<Identity>;
+  typename L::V center;
+  store_channels<L>(to[Formula::center] + c, mean);
+  load_channels<L>(center, to[Formula::center] + c);
+  store_channels<L>(to[Formula::inv_std] + c, inv_std);
+  store_channels<L>(to[Formula::scale] + c, scale);
+  store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
+  store_channels<L>(to[Formula::shift] + c, shift - (mean - center) * inv_std * xhat_scale);
+}
+
 /// Sets the coefficients of InputGradientFormula for a range of channels:
 /// dx = gamma inv_std [g - sum(g) / n - xhat inv_std sum(g (x - mean)) / n] + dmean / n + 2 (x - mean) dvar / n.
 template <class T, class Act = Identity>
@@ -85,7 +101,7 @@ struct FillInputGradient {
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = moments.count > Statistic(0) ? Statistic(1) / moments.count : Statistic(0);
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
-      typename L::V mean, center, inv_std, scale, dy, dy_centered;
+      typename L::V mean, inv_std, scale, dy, dy_centered;
       L::load(mean, moments.mean + c);
       load_channels<L>(dy, sums == nullptr ? nullptr : sums->dy.data(), c, 0);
       load_channels<L>(dy_centered, sums == nullptr ? nullptr : sums->dy_centered.data(), c, 0);
@@ -95,15 +111,10 @@ struct FillInputGradient {
       typename L::V xhat_scale = -scale * (inv_std * dy_centered * inv_count);
       typename L::V shift = -scale * (dy * inv_count);
       add_statistics<L>(c, inv_std, inv_count, xhat_scale, shift);
-      store_channels<L>(to[Formula::center] + c, mean);
-      load_channels<L>(center, to[Formula::center] + c);
-      store_channels<L>(to[Formula::inv_std] + c, inv_std);
-      store_channels<L>(to[Formula::scale] + c, scale);
-      store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
-      // The digits of the mean that Compute cannot hold go into the shifts.
-      store_channels<L>(to[Formula::shift] + c, shift - (mean - center) * inv_std * xhat_scale);
+      store_input_gradient<L>(to, c, mean, inv_std, scale, xhat_scale, shift);
       if constexpr (!is_identity<Act>) {
-        typename L::V beta;
+        typename L::V center, beta;
+        load_channels<L>(center, to[Formula::center] + c);
         load_channels<L>(beta, parameters.beta, c, 0);
         store_channels<L>(to[Formula::beta] + c, beta - (mean - center) * scale);
       }
@@ -300,9 +311,7 @@ void input_gradient(const D& device, const X& x, const DY& dy,
   detail::check_optional_length(function, "gamma", gamma.size(), channels);
   detail::check_length(function, "sums.dy", sums.dy.size(), channels);
   detail::check_length(function, "sums.dy_centered", sums.dy_centered.size(), channels);
-  detail::check_output(function, "dx", dx, x);
-  detail::check_overlap(function, "dx", dx, "x", x);
-  detail::check_overlap(function, "dx", dx, "dy", dy);
+  detail::check_input_gradient(function, "x", x, dy, dx);
   detail::resize_like(dx, x);
   detail::WorkspaceOrOwn<T> memory(workspace);
   const detail::FillInputGradient<T> fill{

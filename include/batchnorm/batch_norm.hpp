@@ -129,7 +129,7 @@ class BatchNorm {
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
     const Index axis = check_backward(function, Forward::plain, x, options, dy);
-    check_input_gradient(function, x, dy, dx);
+    detail::check_input_gradient(function, "x", x, dy, dx);
     detail::resize_like(dx, x);
     const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
     const auto dx_view = detail::view_of(dx, axis);
@@ -188,7 +188,7 @@ class BatchNorm {
     require_inputs<Y, DY>();
     detail::require_output<Y, DX>();
     const Index axis = check_backward(function, Forward::plain, y, {.parameters = parameters}, dy, "y");
-    check_input_gradient(function, y, dy, dx, "y");
+    detail::check_input_gradient(function, "y", y, dy, dx);
     check_invertible(function);
     detail::resize_like(dx, y);
     const detail::PairOf<Scalar> y_dy{detail::view_of(y, axis), detail::view_of(dy, axis)};
@@ -214,7 +214,7 @@ class BatchNorm {
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
     const Index axis = check_backward(function, Forward::weighted, x, options, dy);
-    check_input_gradient(function, x, dy, dx);
+    detail::check_input_gradient(function, "x", x, dy, dx);
     take_weights(function, weights, x, axis);
     if (differentiates_ == Differentiates::batch && detail::total(weights_) != moments_.count) {
       detail::fail(function, "weights are not those of the last forward_weighted");
@@ -565,14 +565,6 @@ class BatchNorm {
     for (const double value : activation_.values()) {
       if (value == 0) detail::fail(function, "the activation has slope 0; it cannot be inverted");
     }
-  }
-
-  template <class X, class DY, class DX>
-  static void check_input_gradient(const char* function, const X& x, const DY& dy, const DX& dx,
-                                   const char* x_name = "x") {
-    detail::check_output(function, "dx", dx, x);
-    detail::check_overlap(function, "dx", dx, x_name, x);
-    detail::check_overlap(function, "dx", dx, "dy", dy);
   }
 
   template <class X, class Y, class DY, class DX, class DZ>

@@ -61,20 +61,16 @@ struct FillSampleGradient {
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = Statistic(1) / moments.count;
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
-      typename L::V mean, center, inv_std, gamma_v, dy, dy_centered;
+      typename L::V mean, inv_std, scale, dy, dy_centered;
       L::load(mean, moments.mean + c);
       L::load(dy, scaled_sums.dy.data() + c);
       L::load(dy_centered, scaled_sums.dy_centered.data() + c);
       moments.template inverse_std<L>(c, epsilon, inv_std);
-      load_channels<L>(gamma_v, gamma, c, 1);
+      load_channels<L>(scale, gamma, c, 1);
       const typename L::V xhat_scale = -inv_std * (inv_std * dy_centered * inv_count);
-      store_channels<L>(to[Formula::center] + c, mean);
-      load_channels<L>(center, to[Formula::center] + c);
-      store_channels<L>(to[Formula::inv_std] + c, inv_std);
-      store_channels<L>(to[Formula::scale] + c, gamma_v * inv_std);
-      store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
-      // The digits of the mean that Compute cannot hold go into the shift.
-      store_channels<L>(to[Formula::shift] + c, -inv_std * (dy * inv_count) - (mean - center) * inv_std * xhat_scale);
+      const typename L::V shift = -inv_std * (dy * inv_count);
+      scale *= inv_std;
+      store_input_gradient<L>(to, c, mean, inv_std, scale, xhat_scale, shift);
     });
   }
 };
@@ -84,8 +80,7 @@ struct FillSampleGradient {
 /// normalize with a gamma and a beta for each sample.
 ///
 /// Shapes:   x, y any rank and equal, samples on the slowest axis (the first one in row-major order), y is resized
-/// where
-///           it owns its memory; moments one entry per channel; gamma and beta samples x channels, an empty gamma
+///           where it owns its memory; moments one entry per channel; gamma and beta samples x channels, an empty gamma
 ///           stands for 1, an empty beta for 0.
 /// Computes: y = gamma * (x - mean) * inv_std + beta.
 /// Aliasing: y may be x. No other overlap.
@@ -153,9 +148,7 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   detail::check_same_dimensions(function, "dy", dy, x);
   detail::check_moments(function, moments, x_view.shape);
   detail::check_per_sample(function, "gamma", gamma, samples, channels);
-  detail::check_output(function, "dx", dx, x);
-  detail::check_overlap(function, "dx", dx, "x", x);
-  detail::check_overlap(function, "dx", dx, "dy", dy);
+  detail::check_input_gradient(function, "x", x, dy, dx);
   detail::resize_like(dx, x);
   gamma_gradient.setZero(samples, channels);
   beta_gradient.setZero(samples, channels);

@@ -167,6 +167,14 @@ void check_overlap(const char* function, const char* y_name, const Y& y, const c
   if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 
+/// The gradient of x, from x and dy.
+template <class X, class DY, class DX>
+void check_input_gradient(const char* function, const char* x_name, const X& x, const DY& dy, const DX& dx) {
+  check_output(function, "dx", dx, x);
+  check_overlap(function, "dx", dx, x_name, x);
+  check_overlap(function, "dx", dx, "dy", dy);
+}
+
 /// y must lie apart from x, and be another object: both may be about to be resized.
 template <class X, class Y>
 void check_apart(const char* function, const char* y_name, const Y& y, const char* x_name, const X& x) {

@@ -62,7 +62,7 @@ struct FillTangent {
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = Statistic(1) / moments.count;
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
-      typename L::V mean, center, inv_std, scale, sum, sum_centered, xhat_scale, shift;
+      typename L::V mean, inv_std, scale, sum, sum_centered, xhat_scale, shift;
       L::load(mean, moments.mean + c);
       moments.template inverse_std<L>(c, epsilon, inv_std);
       L::load(sum, sums.v + c);
@@ -72,14 +72,8 @@ struct FillTangent {
       load_channels<L>(shift, v_beta, c, 0);
       scale *= inv_std;
       xhat_scale -= scale * (inv_std * sum_centered * inv_count);
-      store_channels<L>(to[Formula::center] + c, mean);
-      load_channels<L>(center, to[Formula::center] + c);
-      store_channels<L>(to[Formula::inv_std] + c, inv_std);
-      store_channels<L>(to[Formula::scale] + c, scale);
-      store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
-      // The digits of the mean that Compute cannot hold go into the shift.
-      shift -= scale * (sum * inv_count) + (mean - center) * inv_std * xhat_scale;
-      store_channels<L>(to[Formula::shift] + c, shift);
+      shift -= scale * (sum * inv_count);
+      store_input_gradient<L>(to, c, mean, inv_std, scale, xhat_scale, shift);
     });
   }
 };
