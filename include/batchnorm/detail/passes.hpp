@@ -205,7 +205,7 @@ class Map {
     fill(coefficients_.per_channel(), begin, end);
     // Where channels are columns and a part has whole rows, the row begins again behind the last one.
     const Grid& grid = partition_.grid;
-    if (!grid.by_columns || grid.shape.inner > 1 || partition_.channel_parts > 1) return;
+    if (!grid.by_columns || grid.shape.inner > 1 || partition_.channel_parts > 1 || grid.positions == 1) return;
     for (Compute* const array : coefficients_.per_channel()) repeat_columns(array, grid.shape.channels);
   }
 
