@@ -92,13 +92,14 @@ struct Partition {
 };
 
 inline constexpr Index part_bytes = Index(128) << 10;
-inline constexpr Index resident_bytes = Index(512) << 10;  // what stays in L2 between two passes
-inline constexpr Index min_stretch = 1024;                 // bytes of a row that are worth jumping to
+inline constexpr Index resident_bytes = Index(512) << 10;    // what stays in L2 between two passes
+inline constexpr Index resident_run_bytes = Index(2) << 20;  // what stays in a thread's share of L3
+inline constexpr Index min_stretch = 1024;                   // bytes of a row that are worth jumping to
 inline constexpr Index max_position_parts = 64;
 
 /// What fits in L2 as a whole is one part. Else it is cut along the channels, where a part that holds whole channels
-/// fits there and does not read too short stretches of each row; all else is cut along the positions. (Rows that are
-/// folded have few channels: they stay whole.)
+/// stays in a cache and does not read too short stretches of each row; all else is cut along the positions. (Rows that
+/// are folded have few channels: they stay whole.)
 template <class T>
 Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
@@ -109,7 +110,7 @@ Partition make_partition(const Grid& grid, Index tensors) {
   if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
     return {grid, 1, positions, 1, channels};
   }
-  if (channel_bytes * tensors <= resident_bytes && grid.fold == 1) {
+  if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
     const bool short_runs = shape.inner * value_bytes < pack_bytes;
     const Index fitting = short_runs ? resident_bytes / tensors : part_bytes;
     const Index step = std::clamp<Index>(fitting / channel_bytes, 1, std::min(max_step, channels));

@@ -21,7 +21,6 @@ class PartMap {
   View<T> out;
   Coefficients per_channel;  // of every channel of the tensor
   Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
-  bool inputs_are_cached;    // by what ran before
 
   void run() const {
     if (grid.by_columns) {
@@ -63,7 +62,7 @@ class PartMap {
   }
 
   Lines<T, Formula::inputs> lines_at(Index outer, Index channel, Index offset, Index lines, Index length) const {
-    Lines<T, Formula::inputs> result{{}, {}, lines, length, inputs_are_cached ? 0 : values_ahead<T>(grid.shape)};
+    Lines<T, Formula::inputs> result{{}, {}, lines, length, values_ahead<T>(grid.shape)};
     for (std::size_t k = 0; k < in.size(); ++k) {
       result.in[k] = in[k].data + outer * in[k].outer_stride + channel * in[k].channel_stride + offset;
       result.stride[k] = in[k].outer_stride;
@@ -71,8 +70,7 @@ class PartMap {
     return result;
   }
   OutputLines<T> output_at(Index outer, Index channel, Index offset) const {
-    return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride,
-            values_ahead<T>(grid.shape)};
+    return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride};
   }
 
   /// Whether the rows of the part follow one another without gaps.

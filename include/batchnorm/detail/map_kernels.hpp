@@ -34,9 +34,8 @@ template <class T>
 struct OutputLines {
   T* out;
   Index stride;
-  Index ahead;  // like that of Lines
 
-  BATCHNORM_INLINE OutputLines from(Index offset) const { return {out + offset, stride, ahead}; }
+  BATCHNORM_INLINE OutputLines from(Index offset) const { return {out + offset, stride}; }
 };
 
 /// The last whole vector and one that ends with the line, which share values: both are read before either is written.
@@ -57,7 +56,7 @@ BATCHNORM_INLINE void map_end(const std::array<const typename L::Scalar*, Formul
 template <class L, class Formula, bool Prefetches, class Coefficients>
 BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::inputs>& line,
                                   const OutputLines<typename L::Scalar>& to, Index whole, Coefficients& coefficients) {
-  const LookAhead to_ahead(to.ahead, line.length, to.stride);
+  const LookAhead out_ahead(line.ahead, line.length, to.stride);
   coefficients.start(0);
   for (Index i = 0; i < whole; i += L::count) {
     if constexpr (Prefetches) {
@@ -67,7 +66,7 @@ BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::input
         const LookAhead ahead(line.ahead, line.length, line.stride[input]);
         if (!Coefficients::by_columns || k != Formula::weights) L::prefetch(line.in[input] + i, ahead.from(i));
       }
-      L::prefetch(to.out + i, to_ahead.from(i));
+      L::prefetch(to.out + i, out_ahead.from(i));
     }
     typename L::V result;
     map_at<L, Formula>(line.in, i, coefficients, result);
@@ -81,7 +80,7 @@ template <class L, class Formula, class Coefficients>
 BATCHNORM_INLINE void map_line(const Lines<typename L::Scalar, Formula::inputs>& line,
                                const OutputLines<typename L::Scalar>& to, Coefficients& coefficients) {
   const Index length = line.length, rest = length % L::count, whole = rest == 0 ? length : length - rest - L::count;
-  if (to.ahead == 0) {
+  if (line.ahead == 0) {
     map_vectors<L, Formula, false>(line, to, whole, coefficients);
   } else {
     map_vectors<L, Formula, true>(line, to, whole, coefficients);

@@ -193,9 +193,6 @@ class Map {
 
   const Partition& partition() const { return partition_; }
 
-  /// For a map that follows another kernel over each part.
-  void expect_cached_inputs() { inputs_are_cached_ = true; }
-
   Index computes(Index workers) const { return coefficients_.computes(workers); }
   void use(Compute* computes) { coefficients_.use(computes); }
 
@@ -211,8 +208,7 @@ class Map {
 
   void part(Index k, Index worker) const {
     PartMap<T, Compute, Formula>{
-        partition_.grid,   partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker),
-        inputs_are_cached_}
+        partition_.grid, partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker)}
         .run();
   }
 
@@ -226,7 +222,6 @@ class Map {
   Partition partition_;
   Inputs in_;
   View<T> out_;
-  bool inputs_are_cached_ = false;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
@@ -295,7 +290,6 @@ void run(const D& device, Before before, const FillBefore& fill_before, Reductio
   before.fill(fill_before, 0, partition.grid.shape.channels);
   reduction.fill(fill_reduction);
   if (partition.whole_channels()) {
-    map.expect_cached_inputs();
     run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
       const Part part = partition[k];
       before.part(k, worker);
