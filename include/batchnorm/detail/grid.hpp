@@ -43,7 +43,7 @@ struct Grid {
 /// How far ahead kernels ask for memory, where tensors do not stay in the caches. Outputs too: a store waits until its
 /// line has been read.
 inline constexpr Index prefetch_bytes = 2048;
-inline constexpr Index min_prefetch_bytes = Index(6) << 20;
+inline constexpr Index min_prefetch_bytes = 6'000'000;
 
 template <class T>
 Index values_ahead(const Shape& shape) {
@@ -96,10 +96,12 @@ inline constexpr Index resident_bytes = Index(512) << 10;    // what stays in L2
 inline constexpr Index resident_run_bytes = Index(2) << 20;  // what stays in a thread's share of L3
 inline constexpr Index min_stretch = 1024;                   // bytes of a row that are worth jumping to
 inline constexpr Index max_position_parts = 64;
+inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
+inline constexpr Index small_parts = 4;                       // of what one part could hold
 
-/// What fits in L2 as a whole is one part. Else it is cut along the channels, where a part that holds whole channels
-/// stays in a cache and does not read too short stretches of each row; all else is cut along the positions. (Rows that
-/// are folded have few channels: they stay whole.)
+/// What fits in L2 as a whole is one part, or by runs a few for threads to share. Else it is cut along the channels,
+/// where a part that holds whole channels stays in a cache and does not read too short stretches of each row; all else
+/// is cut along the positions. (Rows that are folded have few channels: they stay whole.)
 template <class T>
 Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
@@ -108,7 +110,9 @@ Partition make_partition(const Grid& grid, Index tensors) {
   const Index channel_bytes = std::max<Index>(shape.count() * value_bytes, 1);
   const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
   if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
-    return {grid, 1, positions, 1, channels};
+    const bool shared = !grid.by_columns && channels * channel_bytes >= min_parallel_bytes;
+    const Index step = shared ? ceil_div(channels, small_parts) : channels;
+    return {grid, 1, positions, ceil_div(channels, step), step};
   }
   if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
     const bool short_runs = shape.inner * value_bytes < pack_bytes;

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "batchnorm/detail/lanes.hpp"
+#include "batchnorm/detail/grid.hpp"
 #include "batchnorm/options.hpp"
 
 namespace batchnorm {
@@ -73,9 +73,6 @@ class TaskQueue {
   std::vector<Range> ranges_;
   std::atomic<Index> done_{0};
 };
-
-/// Less work than this is done before other threads wake up.
-inline constexpr Index min_parallel_bytes = Index(64) << 10;
 
 /// Threads that share `tasks` tasks over `bytes` of memory, the calling one among them.
 template <Device D>
