@@ -186,26 +186,26 @@ void collect_gradients(const D& device, const PairOf<T>& x_dy, const FillNormali
       fill_normalize, workspace);
 }
 
-template <Device D, class T, class Act>
-void input_gradient(const D& device, const PairOf<T>& x_dy, const View<T>& dx, const FillInputGradient<T, Act>& fill,
+template <Device D, class T, class Act, class Out>
+void input_gradient(const D& device, const PairOf<T>& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition<T>(grid_of(x_dy, dx), 2);
-  run(device, Map<T, InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
+  run(device, Map<T, InputGradientFormula<Act>, Out>(partition, x_dy, dx), fill, workspace);
 }
 
 /// dx where the statistics are constants; x takes no part.
-template <Device D, class T>
-void scale_gradient(const D& device, const View<const T>& dy, const View<T>& dx, const FillScale<T>& fill,
+template <Device D, class T, class Out>
+void scale_gradient(const D& device, const View<const T>& dy, const View<Out>& dx, const FillScale<T>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition<T>(grid_of(Inputs<T, 1>{dy}, dx), 1);
-  run(device, Map<T, NormalizeFormula<Identity>>(partition, {dy}, dx), fill, workspace);
+  run(device, Map<T, NormalizeFormula<Identity>, Out>(partition, {dy}, dx), fill, workspace);
 }
 
 /// collect_gradients and input_gradient, together where the cache allows.
-template <Device D, class T, class Act>
-void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& dx,
+template <Device D, class T, class Act, class Out>
+void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<Out>& dx,
                          const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
                          Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
@@ -213,7 +213,7 @@ void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<T>& 
   run(device, NoMap{}, NoCoefficients{},
       Reduction<T, GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      Map<T, InputGradientFormula<Act>>(partition_after<T>(partition, 2), x_dy, dx), fill, workspace);
+      Map<T, InputGradientFormula<Act>, Out>(partition_after<T>(partition, 2), x_dy, dx), fill, workspace);
 }
 
 /// Sets the coefficients of a formula that has none but the constants of an activation, from index `first` on.
@@ -238,8 +238,8 @@ void activation_gradient(const D& device, const PairOf<T>& y_dy, const View<T>& 
 }
 
 /// activation_gradient, then differentiate_batch with dz for dy, together where the cache allows.
-template <Device D, class T, class Act>
-void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>& y_dy, const View<T>& dx,
+template <Device D, class T, class Act, class Out>
+void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>& y_dy, const View<Out>& dx,
                        const View<T>& dz, const FillInputGradient<T>& fill, const Act& activation,
                        BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
@@ -249,7 +249,7 @@ void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>&
   run(device, before, FillActivation<T, Act>{activation},
       Reduction<T, GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
                                               sums.dy_centered.data()),
-      NoCoefficients{}, Map<T, InputGradientFormula<Identity>>(partition_after<T>(partition, 2), x_dz, dx), fill,
+      NoCoefficients{}, Map<T, InputGradientFormula<Identity>, Out>(partition_after<T>(partition, 2), x_dz, dx), fill,
       workspace);
 }
 
@@ -269,7 +269,7 @@ void collect_gradients(const D& device, const X& x, const DY& dy,
   using T = detail::ScalarOf<X>;
   constexpr const char* function = "collect_gradients";
   detail::require_tensor<X>();
-  detail::require_same_layout<X, DY>();
+  detail::require_input<X, DY>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
   const detail::PairOf<T> views{detail::view_of(x, axis), detail::view_of(dy, axis)};
   detail::check_same_dimensions(function, "dy", dy, x);
@@ -284,7 +284,7 @@ void collect_gradients(const D& device, const X& x, const DY& dy,
 /// The gradient of x, from sums over the whole batch that `moments` describes.
 ///
 /// Shapes:   x, dy, dx any rank and equal, dx is resized where it owns its memory; moments, sums, gamma one entry per
-///           channel; an empty gamma stands for 1.
+///           channel; an empty gamma stands for 1. dx may mix with them as y does with x in normalize.
 /// Computes: dx = gamma * inv_std * (dy - sums.dy / n - (x - mean) * inv_std^2 * sums.dy_centered / n) with
 ///           n = moments.count. Sums of zero give the gradient where mean and var are constants.
 /// Aliasing: dx may be dy, or x. No other overlap.
@@ -300,7 +300,7 @@ void input_gradient(const D& device, const X& x, const DY& dy,
   using T = detail::ScalarOf<X>;
   constexpr const char* function = "input_gradient";
   detail::require_tensor<X>();
-  detail::require_same_layout<X, DY>();
+  detail::require_input<X, DY>();
   detail::require_output<X, DX>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
   const detail::PairOf<T> views{detail::view_of(x, axis), detail::view_of(dy, axis)};

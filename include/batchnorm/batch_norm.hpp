@@ -28,6 +28,8 @@ struct BackwardOptions {
 ///
 /// Shapes:  x, y, z, dy, dx, dz of rank 2 or more and equal, `channels` entries on options.axis. An output is resized
 ///          where it owns its memory, and must fit where it does not.
+/// Scalars: inputs have Scalar; an output has, too, or any of float, Eigen::bfloat16 and Eigen::half where Scalar is
+///          one of them (but for dz, which is read again).
 /// Threads: calls on one layer must not overlap, except those of `infer`. The same bits for any number of threads.
 /// Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
 /// Memory:  after the first call with a shape nothing is allocated (but by Eigen's thread pool).
@@ -153,6 +155,7 @@ class BatchNorm {
     require_inputs<X, Y>();
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
+    require_inputs<X, DZ>();  // read again
     detail::require_output<X, DZ>();
     const Index axis = check_backward(function, Forward::add, x, options, dy);
     check_backward_add(function, x, y, dy, dx, dz);
@@ -160,7 +163,8 @@ class BatchNorm {
     detail::resize_like(dz, x);
     const detail::View<const Scalar> x_view = detail::view_of(x, axis);
     const detail::PairOf<Scalar> y_dy{detail::view_of(y, axis), detail::view_of(dy, axis)};
-    const detail::View<Scalar> dx_view = detail::view_of(dx, axis), dz_view = detail::view_of(dz, axis);
+    const auto dx_view = detail::view_of(dx, axis);
+    const detail::View<Scalar> dz_view = detail::view_of(dz, axis);
     if (differentiates_ == Differentiates::batch) {
       detail::differentiate_sum<D, Scalar>(device, x_view, y_dy, dx_view, dz_view,
                                            fill_input_gradient(Identity(), options), activation_, sums_, workspace_);
@@ -391,7 +395,7 @@ class BatchNorm {
 
   template <class X, class Other>
   static constexpr void require_inputs() {
-    detail::require_same_layout<X, Other>();
+    detail::require_input<X, Other>();
     detail::require_scalar<X, Scalar>();
   }
 
@@ -440,9 +444,9 @@ class BatchNorm {
     moments_.m2 = running_.var;
   }
 
-  template <Device D>
-  void normalize_weighted_batch(const D& device, const detail::Inputs<Scalar, 2>& x_weights,
-                                const detail::View<Scalar>& y, MaskedOutputs outputs) {
+  template <Device D, class Out>
+  void normalize_weighted_batch(const D& device, const detail::Inputs<Scalar, 2>& x_weights, const detail::View<Out>& y,
+                                MaskedOutputs outputs) {
     if (outputs == MaskedOutputs::zero) {
       detail::normalize_masked_batch<D, Scalar>(device, x_weights, y, moments_, parameters(), options_.epsilon,
                                                 activation_, workspace_);
@@ -488,8 +492,8 @@ class BatchNorm {
   }
 
   /// Where the statistics are constants, dx does not wait for any sum.
-  template <Device D, class A>
-  void differentiate_constants(const D& device, const detail::PairOf<Scalar>& x_dy, const detail::View<Scalar>& dx,
+  template <Device D, class Out, class A>
+  void differentiate_constants(const D& device, const detail::PairOf<Scalar>& x_dy, const detail::View<Out>& dx,
                                const A& activation, const BackwardOptions& options) {
     const auto moments = detail::view_of(moments_);
     if (wants(options.parameters)) {

@@ -107,7 +107,7 @@ void normalize_per_sample(const D& device, const X& x, const BasicMoments<Statis
   detail::check_output(function, "y", y, x);
   detail::check_overlap(function, "y", y, "x", x);
   detail::resize_like(y, x);
-  const detail::View<T> y_view = detail::view_of(y, axis);
+  const auto y_view = detail::view_of(y, axis);
   detail::WorkspaceOrOwn<T> memory(workspace);
   for (Index n = 0; n < samples; ++n) {
     const detail::FillNormalize<T> fill{
@@ -137,7 +137,7 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   using Parameter = ParameterOf<T>;
   constexpr const char* function = "backward_per_sample";
   detail::require_tensor<X>();
-  detail::require_same_layout<X, DY>();
+  detail::require_input<X, DY>();
   detail::require_output<X, DX>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
   const detail::View<const T> x_view = detail::view_of(x, axis), dy_view = detail::view_of(dy, axis);
@@ -171,15 +171,15 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
       scaled.dy_centered[c] += factor * sums.dy_centered[c];
     }
   }
-  const detail::View<T> dx_view = detail::view_of(dx, axis);
+  const auto dx_view = detail::view_of(dx, axis);
   for (Index n = 0; n < samples; ++n) {
     const detail::PairOf<T> x_dy = pair_of(n);
-    const detail::View<T> to = detail::sample_of(dx_view, n, samples);
+    const auto to = detail::sample_of(dx_view, n, samples);
     if (to.shape.size() == 0) continue;
     using Formula = detail::InputGradientFormula<Identity>;
     const detail::FillSampleGradient<T> fill{moments_view, scaled, detail::row_or_null(gamma, n), options.epsilon};
     const detail::Partition partition = detail::make_linear_partition<T>(detail::grid_of(x_dy, to), 2);
-    detail::run(device, detail::Map<T, Formula>(partition, x_dy, to), fill, memory.get());
+    detail::run(device, detail::Map<T, Formula, detail::ScalarOf<DX>>(partition, x_dy, to), fill, memory.get());
   }
 }
 

@@ -84,24 +84,24 @@ using Inputs = std::array<View<const T>, N>;
 template <class Act, std::size_t N>
 using NormalizeFormulaOf = std::conditional_t<N == 1, NormalizeFormula<Act>, NormalizeAddFormula<Act>>;
 
-template <Device D, class T, std::size_t N, class Act>
-void normalize(const D& device, const Inputs<T, N>& in, const View<T>& y, const FillNormalize<T, Act>& fill,
+template <Device D, class T, std::size_t N, class Act, class Out>
+void normalize(const D& device, const Inputs<T, N>& in, const View<Out>& y, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
   const Partition partition = make_linear_partition<T>(grid_of(in, y), N);
-  run(device, Map<T, NormalizeFormulaOf<Act, N>>(partition, in, y), fill, workspace);
+  run(device, Map<T, NormalizeFormulaOf<Act, N>, Out>(partition, in, y), fill, workspace);
 }
 
 /// collect_moments and normalize, together where the cache allows.
-template <Device D, class T, std::size_t N, class Act>
-void normalize_batch(const D& device, const Inputs<T, N>& in, const View<T>& y, BasicMoments<StatisticOf<T>>& moments,
+template <Device D, class T, std::size_t N, class Act, class Out>
+void normalize_batch(const D& device, const Inputs<T, N>& in, const View<Out>& y, BasicMoments<StatisticOf<T>>& moments,
                      const Parameters<T>& parameters, double epsilon, const Act& activation, Workspace<T>& workspace) {
   prepare(moments, y.shape);
   if (y.shape.size() == 0) return;
   const Partition partition = make_partition<T>(grid_of(in, y), N);
   run(device, NoMap{}, NoCoefficients{},
       Reduction<T, MomentFormula>(partition, {in[0]}, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, Map<T, NormalizeFormulaOf<Act, N>>(partition_after<T>(partition, N), in, y),
+      NoCoefficients{}, Map<T, NormalizeFormulaOf<Act, N>, Out>(partition_after<T>(partition, N), in, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
@@ -140,7 +140,8 @@ void collect_moments(const D& device, const X& x, BasicMoments<StatisticOf<detai
 /// Normalizes x with the given moments: those of its own batch, of all ranks, or RunningStatistics::moments().
 ///
 /// Shapes:   x, y any rank and equal, y is resized where it owns its memory; moments, gamma, beta one entry per
-///           channel; an empty gamma stands for 1, an empty beta for 0.
+///           channel; an empty gamma stands for 1, an empty beta for 0. The scalars of x and y are equal, or any of
+///           float, Eigen::bfloat16 and Eigen::half.
 /// Computes: y = gamma * (x - mean) * inv_std + beta, inv_std = 1 / sqrt(var + epsilon). Where var + epsilon is 0,
 ///           y = beta.
 /// Aliasing: y may be x. No other overlap.

@@ -90,7 +90,7 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
   using Sums = detail::DirectionSums<StatisticOf<T>>;
   constexpr const char* function = "jvp";
   detail::require_tensor<X>();
-  detail::require_same_layout<X, V>();
+  detail::require_input<X, V>();
   detail::require_output<X, TY>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
   const detail::PairOf<T> x_v{detail::view_of(x, axis), detail::view_of(direction.x, axis)};
@@ -148,8 +148,8 @@ void double_backward(const D& device, const X& x, const DY& dy,
   using Sums = detail::DirectionSums<StatisticOf<T>>;
   constexpr const char* function = "double_backward";
   detail::require_tensor<X>();
-  detail::require_same_layout<X, DY>();
-  detail::require_same_layout<X, V>();
+  detail::require_input<X, DY>();
+  detail::require_input<X, V>();
   detail::require_output<X, GX>();
   detail::require_output<X, GDY>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
@@ -173,7 +173,7 @@ void double_backward(const D& device, const X& x, const DY& dy,
   detail::tangent<D, T>(device, {x_dy_v[0], x_dy_v[2]}, detail::view_of(gradients.dy, axis), fill_tangent, statistics,
                         memory.get());
   detail::sum_products<D, T>(device, x_dy_v, moments_view, sums, statistics, memory.get());
-  const detail::View<T> gx = detail::view_of(gradients.x, axis);
+  const auto gx = detail::view_of(gradients.x, axis);
   if (statistics == Statistics::of_batch) {
     const detail::FillSecondGradient<T> fill{moments_view, sums, detail::data_or_null(gamma), v_gamma, options.epsilon};
     detail::second_input_gradient<D, T>(device, x_dy_v, gx, fill, memory.get());

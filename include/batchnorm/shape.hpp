@@ -105,11 +105,17 @@ template <class X, class Y>
 constexpr void require_same_layout() {
   require_tensor<Y>();
   if constexpr (TraitsOf<X>::ok && TraitsOf<Y>::ok) {
-    static_assert(std::is_same_v<ScalarOf<X>, ScalarOf<Y>>, "batchnorm: all tensors of a call have the same scalar.");
     static_assert(TraitsOf<X>::rank == TraitsOf<Y>::rank, "batchnorm: all tensors of a call have the same rank.");
     static_assert(TraitsOf<X>::row_major == TraitsOf<Y>::row_major,
                   "batchnorm: all tensors of a call have the same storage order.");
   }
+}
+
+template <class X, class Y>
+constexpr void require_input() {
+  require_same_layout<X, Y>();
+  static_assert(!TraitsOf<X>::ok || !TraitsOf<Y>::ok || std::is_same_v<ScalarOf<X>, ScalarOf<Y>>,
+                "batchnorm: all inputs of a call have the same scalar.");
 }
 
 template <class X, class Scalar>
@@ -122,7 +128,10 @@ constexpr void require_scalar() {
 template <class X, class Y>
 constexpr void require_output() {
   require_same_layout<X, Y>();
-  if constexpr (TraitsOf<Y>::ok) {
+  if constexpr (TraitsOf<X>::ok && TraitsOf<Y>::ok) {
+    static_assert(
+        std::is_same_v<ComputeOf<ScalarOf<X>>, ComputeOf<ScalarOf<Y>>>,
+        "batchnorm: an output has the scalar of the inputs, or mixes float, Eigen::bfloat16 and Eigen::half.");
     using Pointer = decltype(std::declval<std::remove_reference_t<Y>&>().data());
     static_assert(!std::is_const_v<std::remove_pointer_t<Pointer>>, "batchnorm: an output cannot be const.");
     static_assert(std::is_lvalue_reference_v<Y> || !TraitsOf<Y>::owning,

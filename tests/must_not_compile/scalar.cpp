@@ -1,4 +1,4 @@
-// expects: all tensors of a call have the same scalar
+// expects: an output has the scalar of the inputs
 #include <batchnorm/batchnorm.hpp>
 
 void infer(const batchnorm::BatchNorm<float>& layer, const Eigen::MatrixXf& x) {

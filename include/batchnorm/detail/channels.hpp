@@ -17,10 +17,6 @@ void for_channels(Index begin, Index end, const F& f) {
   for (; c < end; ++c) f(Lanes<Statistic, Statistic, 0>{}, c);
 }
 
-/// The lanes of L over an array of another type.
-template <class L, class T>
-using LanesOver = Lanes<T, typename L::Compute, L::bytes>;
-
 template <class L, class T>
 BATCHNORM_INLINE void load_channels(typename L::V& v, const T* from) {
   LanesOver<L, T>::load(v, from);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "batchnorm/backward.hpp"
 
@@ -9,9 +10,9 @@
 
 namespace batchnorm::detail {
 
-/// gx = dy * inv_std * dy_scale + v * inv_std * v_scale + (x - center) * inv_std * xhat_scale + shift. The factors stay
-/// apart because gx has inv_std^2 in all terms: at a std of 1e-20 that leaves the range of float, where dy * inv_std
-/// and v * inv_std do so no sooner than dx and ty.
+/// gx = dy * inv_std * dy_scale + v * inv_std * v_scale + (x - center) * inv_std * xhat_scale + shift. The factors can
+/// stay apart because gx has inv_std^2 in all terms: at a std of 1e-20 that leaves the range of float, where
+/// dy * inv_std and v * inv_std do so no sooner than dx and ty.
 struct SecondGradientFormula {
   static constexpr int inputs = 3, weights = no_weights;  // x, dy, v
   enum Coefficient { center, inv_std, dy_scale, v_scale, xhat_scale, shift, coefficients };
@@ -94,7 +95,7 @@ struct FillSecondGradient {
     using Formula = SecondGradientFormula;
     const Statistic inv_count = Statistic(1) / moments.count;
     for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
-      typename L::V mean, center, inv_std, scale, dy_mean, dy_xhat, v, v_xhat, v_dy, dy_scale;
+      typename L::V mean, center, inv_std, scale, dy_mean, dy_xhat, v, v_xhat, v_dy, dy_scale, v_scale, xhat_scale;
       L::load(mean, moments.mean + c);
       L::load(dy_mean, sums.dy_mean + c);
       L::load(dy_xhat, sums.dy_centered + c);
@@ -107,20 +108,43 @@ struct FillSecondGradient {
       dy_xhat *= inv_std * inv_count;
       v_xhat *= inv_std * inv_count;
       scale *= inv_std;
-      const typename L::V xhat_scale =
-          inv_std * (scale * (Statistic(3) * dy_xhat * v_xhat - v_dy * inv_count) - dy_scale * dy_xhat);
-      const typename L::V v_scale = -scale * dy_xhat;
+      xhat_scale = inv_std * (scale * (Statistic(3) * dy_xhat * v_xhat - v_dy * inv_count) - dy_scale * dy_xhat);
+      v_scale = -scale * dy_xhat;
       dy_scale -= scale * v_xhat;
+      const typename L::V through_means = dy_mean * dy_scale + v * inv_count * v_scale;
       store_channels<L>(to[Formula::center] + c, mean);
       load_channels<L>(center, to[Formula::center] + c);
+      // The digits of the mean that Compute cannot hold go into the shift.
+      store_channels<L>(to[Formula::shift] + c, -inv_std * (through_means + (mean - center) * xhat_scale));
+      multiply_where_in_range<L>(inv_std, dy_scale, v_scale, xhat_scale);
       store_channels<L>(to[Formula::inv_std] + c, inv_std);
       store_channels<L>(to[Formula::dy_scale] + c, dy_scale);
       store_channels<L>(to[Formula::v_scale] + c, v_scale);
       store_channels<L>(to[Formula::xhat_scale] + c, xhat_scale);
-      // The digits of the mean that Compute cannot hold go into the shift.
-      const typename L::V through_means = dy_mean * dy_scale + v * inv_count * v_scale;
-      store_channels<L>(to[Formula::shift] + c, -inv_std * (through_means + (mean - center) * xhat_scale));
     });
+  }
+
+ private:
+  /// Spares each value a factor, and its rounding.
+  template <class L>
+  BATCHNORM_INLINE static void multiply_where_in_range(typename L::V& factor, typename L::V& a, typename L::V& b,
+                                                       typename L::V& c) {
+    if constexpr (!std::is_same_v<Compute, Statistic>) {
+      const auto in_range = is_in_range(factor * a) & is_in_range(factor * b) & is_in_range(factor * c);
+      typename L::V one;
+      L::fill(one, Statistic(1));
+      for (typename L::V* const scale : {&a, &b, &c}) *scale *= in_range ? factor : one;
+      factor = in_range ? one : factor;
+    }
+  }
+
+  /// Whether Compute can hold it with all its digits.
+  template <class V>
+  BATCHNORM_INLINE static auto is_in_range(const V& v) {
+    constexpr auto least = static_cast<Statistic>(std::numeric_limits<Compute>::min());
+    constexpr auto largest = static_cast<Statistic>(std::numeric_limits<Compute>::max());
+    const V magnitude = v < Statistic(0) ? -v : v;
+    return ((magnitude >= least) & (magnitude <= largest)) | (magnitude == Statistic(0));
   }
 };
 
@@ -140,8 +164,8 @@ void second_gamma_gradient(const MomentsView<Statistic>& moments, const Directio
 }
 
 /// ty, and the sums of v where the statistics are of the batch. Where they are not, x is read only if gamma moves.
-template <Device D, class T>
-void tangent(const D& device, const PairOf<T>& x_v, const View<T>& ty, const FillTangent<T>& fill,
+template <Device D, class T, class Out>
+void tangent(const D& device, const PairOf<T>& x_v, const View<Out>& ty, const FillTangent<T>& fill,
              Statistics statistics, Workspace<T>& workspace) {
   const DirectionSums<StatisticOf<T>>& sums = fill.sums;
   if (statistics == Statistics::constant && fill.v_gamma == nullptr) {
@@ -152,12 +176,12 @@ void tangent(const D& device, const PairOf<T>& x_v, const View<T>& ty, const Fil
   using Formula = InputGradientFormula<Identity>;
   const Grid grid = grid_of(x_v, ty);
   if (statistics == Statistics::constant) {
-    return run(device, Map<T, Formula>(make_linear_partition<T>(grid, 2), x_v, ty), fill, workspace);
+    return run(device, Map<T, Formula, Out>(make_linear_partition<T>(grid, 2), x_v, ty), fill, workspace);
   }
   const Partition partition = make_partition<T>(grid, 2);
   run(device, NoMap{}, NoCoefficients{},
       Reduction<T, GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
-      NoCoefficients{}, Map<T, Formula>(partition_after<T>(partition, 2), x_v, ty), fill, workspace);
+      NoCoefficients{}, Map<T, Formula, Out>(partition_after<T>(partition, 2), x_v, ty), fill, workspace);
 }
 
 /// Of each channel: the sum of b, and that of b * (a - center).
@@ -183,11 +207,11 @@ void sum_products(const D& device, const std::array<View<const T>, 3>& x_dy_v,
   sum_pair<D, T>(device, {dy, v}, sums.dy_mean, sums.v, sums.v_dy, workspace);
 }
 
-template <Device D, class T>
-void second_input_gradient(const D& device, const std::array<View<const T>, 3>& x_dy_v, const View<T>& gx,
+template <Device D, class T, class Out>
+void second_input_gradient(const D& device, const std::array<View<const T>, 3>& x_dy_v, const View<Out>& gx,
                            const FillSecondGradient<T>& fill, Workspace<T>& workspace) {
   const Partition partition = make_linear_partition<T>(grid_of(x_dy_v, gx), 3);
-  run(device, Map<T, SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
+  run(device, Map<T, SecondGradientFormula, Out>(partition, x_dy_v, gx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

@@ -65,12 +65,12 @@ void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const F
   }
 }
 
-template <Device D, class T, class Act>
-void input_gradient_of_output(const D& device, const PairOf<T>& y_dy, const View<T>& dx,
+template <Device D, class T, class Act, class Out>
+void input_gradient_of_output(const D& device, const PairOf<T>& y_dy, const View<Out>& dx,
                               const FillInputGradientOfOutput<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition<T>(grid_of(y_dy, dx), 2);
-  run(device, Map<T, InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
+  run(device, Map<T, InputGradientOfOutputFormula<Act>, Out>(partition, y_dy, dx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

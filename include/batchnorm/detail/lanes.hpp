@@ -135,4 +135,8 @@ struct Lanes {
   }
 };
 
+/// The lanes of L over an array of another type.
+template <class L, class T>
+using LanesOver = Lanes<T, typename L::Compute, L::bytes>;
+
 }  // namespace batchnorm::detail

@@ -11,14 +11,14 @@
 
 namespace batchnorm::detail {
 
-template <class T, class Compute, class Formula>
+template <class T, class Compute, class Formula, class Out>
 class PartMap {
  public:
   using Coefficients = std::array<Compute*, Formula::coefficients>;
   Grid grid;
   Part part;
   std::array<View<const T>, Formula::inputs> in;
-  View<T> out;
+  View<Out> out;
   Coefficients per_channel;  // of every channel of the tensor
   Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
 
@@ -42,12 +42,12 @@ class PartMap {
       ChannelRuns<T, Formula::inputs> channels{
           lines_at(run, part.channel_begin, offset, grid.pieces == 1 ? end - p : 1, length), {}, part.channels()};
       for (std::size_t k = 0; k < in.size(); ++k) channels.stride[k] = in[k].channel_stride;
-      OutputLines<T> to = output_at(run, part.channel_begin, offset);
+      OutputLines<Out> to = output_at(run, part.channel_begin, offset);
       if (channels.runs.lines == 1) {
         channels.runs.stride = channels.stride;  // behind a channel's only line comes the next channel
         to.stride = out.channel_stride;
       }
-      dispatch(MapRuns<T, Compute, Formula>{channels, to, out.channel_stride, coefficients}, length);
+      dispatch(MapRuns<T, Compute, Formula, Out>{channels, to, out.channel_stride, coefficients}, length);
       p = end;
     }
   }
@@ -56,9 +56,9 @@ class PartMap {
     const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
     const Index rows_per_line = is_dense() ? rows : 1, length = rows_per_line * width;
     const auto lines = lines_at(part.begin, part.channel_begin, 0, rows / rows_per_line, length);
-    dispatch(
-        MapRows<T, Compute, Formula>{lines, output_at(part.begin, part.channel_begin, 0), column_coefficients(), width},
-        length);
+    dispatch(MapRows<T, Compute, Formula, Out>{lines, output_at(part.begin, part.channel_begin, 0),
+                                               column_coefficients(), width},
+             length);
   }
 
   Lines<T, Formula::inputs> lines_at(Index outer, Index channel, Index offset, Index lines, Index length) const {
@@ -69,7 +69,7 @@ class PartMap {
     }
     return result;
   }
-  OutputLines<T> output_at(Index outer, Index channel, Index offset) const {
+  OutputLines<Out> output_at(Index outer, Index channel, Index offset) const {
     return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride};
   }
 

@@ -39,23 +39,25 @@ struct OutputLines {
 };
 
 /// The last whole vector and one that ends with the line, which share values: both are read before either is written.
-template <class L, class Formula, class Coefficients>
-BATCHNORM_INLINE void map_end(const std::array<const typename L::Scalar*, Formula::inputs>& in, typename L::Scalar* out,
-                              Index length, Coefficients& coefficients) {
+template <class L, class Formula, class Out, class Coefficients>
+BATCHNORM_INLINE void map_end(const std::array<const typename L::Scalar*, Formula::inputs>& in, Out* out, Index length,
+                              Coefficients& coefficients) {
+  using To = LanesOver<L, Out>;
   const Index whole = length - length % L::count - L::count, shifted = length - L::count;
   typename L::V result, last;
   coefficients.start(whole);
   map_at<L, Formula>(in, whole, coefficients, result);
   coefficients.start(shifted);
   map_at<L, Formula>(in, shifted, coefficients, last);
-  L::store(out + whole, result);
-  L::store(out + shifted, last);
+  To::store(out + whole, result);
+  To::store(out + shifted, last);
 }
 
 /// The first `whole` values of a line, which fill whole vectors.
-template <class L, class Formula, bool Prefetches, class Coefficients>
-BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::inputs>& line,
-                                  const OutputLines<typename L::Scalar>& to, Index whole, Coefficients& coefficients) {
+template <class L, class Formula, bool Prefetches, class Out, class Coefficients>
+BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::inputs>& line, const OutputLines<Out>& to,
+                                  Index whole, Coefficients& coefficients) {
+  using To = LanesOver<L, Out>;
   const LookAhead out_ahead(line.ahead, line.length, to.stride);
   coefficients.start(0);
   for (Index i = 0; i < whole; i += L::count) {
@@ -66,19 +68,19 @@ BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::input
         const LookAhead ahead(line.ahead, line.length, line.stride[input]);
         if (!Coefficients::by_columns || k != Formula::weights) L::prefetch(line.in[input] + i, ahead.from(i));
       }
-      L::prefetch(to.out + i, out_ahead.from(i));
+      To::prefetch(to.out + i, out_ahead.from(i));
     }
     typename L::V result;
     map_at<L, Formula>(line.in, i, coefficients, result);
-    L::store(to.out + i, result);
+    To::store(to.out + i, result);
     coefficients.next();
   }
 }
 
 /// A whole line, at least one vector long.
-template <class L, class Formula, class Coefficients>
-BATCHNORM_INLINE void map_line(const Lines<typename L::Scalar, Formula::inputs>& line,
-                               const OutputLines<typename L::Scalar>& to, Coefficients& coefficients) {
+template <class L, class Formula, class Out, class Coefficients>
+BATCHNORM_INLINE void map_line(const Lines<typename L::Scalar, Formula::inputs>& line, const OutputLines<Out>& to,
+                               Coefficients& coefficients) {
   const Index length = line.length, rest = length % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
     map_vectors<L, Formula, false>(line, to, whole, coefficients);
@@ -129,20 +131,20 @@ struct ColumnCoefficients {
 };
 
 /// All lines of a map.
-template <class L, class Formula, class Coefficients>
-BATCHNORM_INLINE void map_lines(const Lines<typename L::Scalar, Formula::inputs>& lines,
-                                const OutputLines<typename L::Scalar>& to, Coefficients& coefficients) {
+template <class L, class Formula, class Out, class Coefficients>
+BATCHNORM_INLINE void map_lines(const Lines<typename L::Scalar, Formula::inputs>& lines, const OutputLines<Out>& to,
+                                Coefficients& coefficients) {
   for (Index line = 0; line < lines.lines; ++line) {
     map_line<L, Formula>(lines.from(line, 0), to.from(line * to.stride), coefficients);
   }
 }
 
-template <class T, class Compute, class Formula_>
+template <class T, class Compute, class Formula_, class Out>
 struct MapRuns {
   using Scalar = T;
   using Formula = Formula_;
   ChannelRuns<T, Formula::inputs> channels;
-  OutputLines<T> to;  // of the first channel
+  OutputLines<Out> to;  // of the first channel
   Index out_channel_stride;
   std::array<Compute*, Formula::coefficients> coefficients;  // of each channel
 
@@ -156,12 +158,12 @@ struct MapRuns {
   }
 };
 
-template <class T, class Compute, class Formula_>
+template <class T, class Compute, class Formula_, class Out>
 struct MapRows {
   using Scalar = T;
   using Formula = Formula_;
   Lines<T, Formula::inputs> rows;  // without weights, a line may be several rows of `width` columns without gaps
-  OutputLines<T> to;
+  OutputLines<Out> to;
   std::array<Compute*, Formula::coefficients> coefficients;
   Index width;
 

@@ -31,20 +31,17 @@ class Slices {
   T* next_;
 };
 
-template <class T, std::size_t N>
-Grid grid_of(const std::array<View<const T>, N>& in, bool weighted = false) {
-  bool dense_rows = true, dense_channels = true;
+template <class T, std::size_t N, class Out>
+Grid grid_of(const std::array<View<const T>, N>& in, const View<Out>& out, bool weighted = false) {
+  bool dense_rows = out.dense_rows(), dense_channels = out.dense_channels();
   for (const auto& view : in) dense_rows = dense_rows && view.dense_rows();
   for (const auto& view : in) dense_channels = dense_channels && view.dense_channels();
   return make_grid<T>(in[0].shape, dense_rows, dense_channels, weighted);
 }
 
 template <class T, std::size_t N>
-Grid grid_of(const std::array<View<const T>, N>& in, const View<T>& out, bool weighted = false) {
-  std::array<View<const T>, N + 1> all;
-  std::copy(in.begin(), in.end(), all.begin());
-  all[N] = out;
-  return grid_of(all, weighted);
+Grid grid_of(const std::array<View<const T>, N>& in, bool weighted = false) {
+  return grid_of(in, in[0], weighted);
 }
 
 /// Columns that a worker's scratch arrays hold.
@@ -182,13 +179,13 @@ class Reduction {
 };
 
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
-template <class T, class Formula>
+template <class T, class Formula, class Out = T>
 class Map {
  public:
   using Compute = ComputeOf<T>;
   using Inputs = std::array<View<const T>, Formula::inputs>;
 
-  Map(const Partition& partition, const Inputs& in, const View<T>& out)
+  Map(const Partition& partition, const Inputs& in, const View<Out>& out)
       : partition_(partition), in_(in), out_(out), coefficients_(partition.grid.shape.channels, map_columns()) {}
 
   const Partition& partition() const { return partition_; }
@@ -207,7 +204,7 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
-    PartMap<T, Compute, Formula>{
+    PartMap<T, Compute, Formula, Out>{
         partition_.grid, partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker)}
         .run();
   }
@@ -221,7 +218,7 @@ class Map {
 
   Partition partition_;
   Inputs in_;
-  View<T> out_;
+  View<Out> out_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
@@ -254,8 +251,8 @@ void run(const D& device, Reduction<T, Formula> reduction, const Fill& fill_redu
 }
 
 /// Runs a map alone. fill(coefficients, begin, end) sets the coefficients of these channels.
-template <Device D, class T, class Formula, class Fill>
-void run(const D& device, Map<T, Formula> map, const Fill& fill, Workspace<T>& workspace) {
+template <Device D, class T, class Formula, class Out, class Fill>
+void run(const D& device, Map<T, Formula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = map.partition();
   const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
   workspace.reserve(map.computes(threads), 0);
@@ -275,10 +272,10 @@ struct NoMap {
 
 /// Runs a reduction and the map that `fill` makes from its result. `before` is a map that each part runs first, with
 /// coefficients from fill_before; its output may be an input of the others.
-template <Device D, class T, class Before, class FillBefore, class ReduceFormula, class MapFormula, class FillReduction,
-          class Fill>
+template <Device D, class T, class Before, class FillBefore, class ReduceFormula, class MapFormula, class Out,
+          class FillReduction, class Fill>
 void run(const D& device, Before before, const FillBefore& fill_before, Reduction<T, ReduceFormula> reduction,
-         const FillReduction& fill_reduction, Map<T, MapFormula> map, const Fill& fill, Workspace<T>& workspace) {
+         const FillReduction& fill_reduction, Map<T, MapFormula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = reduction.partition();
   const Index parts = partition.parts();
   const Index threads = workers(device, parts, bytes_of<T>(partition));

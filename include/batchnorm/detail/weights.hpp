@@ -84,12 +84,12 @@ Index counted(const Vector<T>& weights) {
 }
 
 /// normalize, with zeros at masked positions.
-template <Device D, class T, class Act>
-void normalize_masked(const D& device, const Inputs<T, 2>& x_weights, const View<T>& y,
+template <Device D, class T, class Act, class Out>
+void normalize_masked(const D& device, const Inputs<T, 2>& x_weights, const View<Out>& y,
                       const FillNormalize<T, Act>& fill, Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
   const Partition partition = make_linear_partition<T>(grid_of(x_weights, y, true), 1);
-  run(device, Map<T, MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
+  run(device, Map<T, MaskedNormalizeFormula<Act>, Out>(partition, x_weights, y), fill, workspace);
 }
 
 /// Moments before anything has been counted, but for the sum of the weights.
@@ -113,8 +113,8 @@ void collect_weighted_moments(const D& device, const Inputs<T, 2>& x_weights, Ba
 }
 
 /// collect_weighted_moments and normalize_masked, together where the cache allows.
-template <Device D, class T, class Act>
-void normalize_masked_batch(const D& device, const Inputs<T, 2>& x_weights, const View<T>& y,
+template <Device D, class T, class Act, class Out>
+void normalize_masked_batch(const D& device, const Inputs<T, 2>& x_weights, const View<Out>& y,
                             BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
                             const Act& activation, Workspace<T>& workspace) {
   const Grid grid = grid_of(x_weights, y, true);
@@ -123,23 +123,23 @@ void normalize_masked_batch(const D& device, const Inputs<T, 2>& x_weights, cons
   const Partition partition = make_partition<T>(grid, 1);
   run(device, NoMap{}, NoCoefficients{},
       Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, Map<T, MaskedNormalizeFormula<Act>>(partition_after<T>(partition, 1), x_weights, y),
+      NoCoefficients{}, Map<T, MaskedNormalizeFormula<Act>, Out>(partition_after<T>(partition, 1), x_weights, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
 /// input_gradient of weighted statistics, where masked outputs are normalized like all others.
-template <Device D, class T, class Act>
-void weighted_input_gradient(const D& device, const Inputs<T, 3>& x_dy_weights, const View<T>& dx,
+template <Device D, class T, class Act, class Out>
+void weighted_input_gradient(const D& device, const Inputs<T, 3>& x_dy_weights, const View<Out>& dx,
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   using Formula = WeightedInputGradientFormula<Act, false>;
   const Partition partition = make_linear_partition<T>(grid_of(x_dy_weights, dx, true), 2);
-  run(device, Map<T, Formula>(partition, x_dy_weights, dx), fill, workspace);
+  run(device, Map<T, Formula, Out>(partition, x_dy_weights, dx), fill, workspace);
 }
 
 /// The sums without masked positions, and weighted_input_gradient, together where the cache allows.
-template <Device D, class T, class Act>
-void differentiate_masked(const D& device, const Inputs<T, 3>& x_dy_weights, const View<T>& dx,
+template <Device D, class T, class Act, class Out>
+void differentiate_masked(const D& device, const Inputs<T, 3>& x_dy_weights, const View<Out>& dx,
                           const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
                           Workspace<T>& workspace) {
   clear(sums, dx.shape.channels);
@@ -150,7 +150,7 @@ void differentiate_masked(const D& device, const Inputs<T, 3>& x_dy_weights, con
       Reduction<T, MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
                                                sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      Map<T, Formula>(partition_after<T>(partition, 2), x_dy_weights, dx), fill, workspace);
+      Map<T, Formula, Out>(partition_after<T>(partition, 2), x_dy_weights, dx), fill, workspace);
 }
 
 }  // namespace detail
