@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "batchnorm/detail/grid.hpp"
 #include "batchnorm/detail/join.hpp"
@@ -23,12 +24,20 @@ struct ReduceScratch {
   ChannelSums<Statistic> block;                   // of every channel
 };
 
-/// The sum of the weights [begin, end).
+/// The sum of the weights [begin, end), in several sums side by side: one would wait for each addition.
 template <class Statistic, class T>
 Statistic sum_weights(const T* weights, Index begin, Index end) {
-  Statistic sum(0), error(0);
-  for (Index k = begin; k < end; ++k) add_compensated(sum, error, static_cast<Statistic>(weights[k]));
-  return sum - error;
+  constexpr Index side_by_side = 8;
+  std::array<Statistic, side_by_side> sums;
+  sums.fill(Statistic(0));
+  Index k = begin;
+  for (; k + side_by_side <= end; k += side_by_side) {
+#pragma GCC unroll 8
+    for (Index j = 0; j < side_by_side; ++j)
+      sums[static_cast<std::size_t>(j)] += static_cast<Statistic>(weights[k + j]);
+  }
+  for (; k < end; ++k) sums[0] += static_cast<Statistic>(weights[k]);
+  return std::accumulate(sums.begin(), sums.end(), Statistic(0));
 }
 
 /// Values per channel in the positions [begin, end), or the sum of their weights.

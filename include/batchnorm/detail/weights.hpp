@@ -41,11 +41,13 @@ void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>&
     if (static_cast<Index>(d) != axis) positions *= x_dims[d];
   }
   to.resize(positions);
+  const std::size_t fastest = static_cast<Index>(order[0]) == axis ? order[1] : order[0];
+  const Index run = x_dims[fastest];
   const T* from = weights.data();
-  for (Index k = 0; k < positions; ++k) {
-    to[k] = *from;
+  for (Index k = 0; k < positions; k += run) {
+    for (Index i = 0; i < run; ++i) to[k + i] = from[i * stride[fastest]];
     for (const std::size_t d : order) {
-      if (static_cast<Index>(d) == axis) continue;
+      if (d == fastest || static_cast<Index>(d) == axis) continue;
       from += stride[d];
       if (++at[d] < x_dims[d]) break;
       from -= stride[d] * x_dims[d];
