@@ -32,7 +32,7 @@ struct BackwardOptions {
 ///          one of them (but for dz, which is read again).
 /// Threads: calls on one layer must not overlap, except those of `infer`. The same bits for any number of threads.
 /// Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
-/// Memory:  after the first call with a shape nothing is allocated (but by Eigen's thread pool).
+/// Memory:  after the first call with a shape nothing is allocated (but to hand work to a thread pool).
 template <class Scalar, Activation Act = Identity>
 class BatchNorm {
   static_assert(!std::is_const_v<Scalar> && !std::is_reference_v<Scalar> && !std::is_integral_v<Scalar>,
