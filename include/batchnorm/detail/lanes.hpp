@@ -85,7 +85,7 @@ struct Lanes {
   }
 
   /// Asks for the vector `ahead` values further on, which need not exist.
-  BATCHNORM_INLINE static void prefetch(const T* from, Index ahead) {
+  BATCHNORM_INLINE static void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] Index ahead) {
 #if BATCHNORM_VECTORS
     const auto address = reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(ahead) * sizeof(T);
     if (Bytes != 0) __builtin_prefetch(reinterpret_cast<const void*>(address));
