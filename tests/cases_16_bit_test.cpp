@@ -66,7 +66,7 @@ TYPED_TEST(SixteenBits, EveryValueIsReadExactlyAndRoundedToNearestEven) {
 }
 
 TYPED_TEST(SixteenBits, TensorsBeyondTheCaches) {
-  const auto x = all_values<TypeParam>(70);  // 9 MB: written past the caches
+  const auto x = all_values<TypeParam>(70);  // 9 MB: asked for in advance
   for_each_target([&] { EXPECT_EQ(wrongly_scaled(x, 1 / 3.0f), 0); });
 }
 

@@ -416,20 +416,21 @@ class BatchNorm {
     }
   }
 
-  /// What backward will differentiate.
   /// A weight counts like as many values: their unbiased variance divides by the sum of the weights - 1.
   void check_weighted_batch(const char* function) const {
-    if (detail::counted(weights_) == 1 && options_.single_value == SingleValue::error) {
+    const Index counted = detail::counted(weights_);
+    if (counted == 1 && options_.single_value == SingleValue::error) {
       detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
     }
     const bool unbiased = training_ && has_running_statistics() && options_.running_variance == Variance::unbiased;
     const double sum = static_cast<double>(detail::total(weights_));
-    if (unbiased && detail::counted(weights_) > 1 && sum <= 1) {
+    if (unbiased && counted > 1 && sum <= 1) {
       detail::fail(function, "the weights add up to ", sum,
                    "; an unbiased running variance wants more than 1 (or Variance::biased)");
     }
   }
 
+  /// What backward will differentiate.
   template <class X>
   void remember_forward(const X& x, Forward forward) {
     last_forward_ = forward;

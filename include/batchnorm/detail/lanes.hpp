@@ -49,7 +49,6 @@ struct Lanes {
   using Compute = Compute_;
   static constexpr int bytes = Bytes;
   static constexpr int count = Bytes == 0 ? 1 : Bytes / static_cast<int>(sizeof(Compute));
-  static constexpr int memory_bytes = count * static_cast<int>(sizeof(T));
   using V = typename VectorType<Compute, Bytes>::type;
   /// The same lanes over an array of Compute.
   using Computed = Lanes<Compute, Compute, Bytes>;
