@@ -192,8 +192,10 @@ struct SumRows {
   template <class L>
   BATCHNORM_INLINE void load_coefficients(Index column, typename L::V (&c)[Formula::coefficients]) const {
     L::Computed::load(c[Formula::center], center + column);
+    if constexpr (Formula::coefficients > 1) {
 #pragma GCC unroll 8
-    for (std::size_t k = 1; k < further.size(); ++k) L::Computed::load(c[k], further[k] + column);
+      for (std::size_t k = 1; k < further.size(); ++k) L::Computed::load(c[k], further[k] + column);
+    }
   }
 
   template <class L>
