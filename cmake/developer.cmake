@@ -18,8 +18,9 @@ target_link_libraries(batchnorm_developer INTERFACE batchnorm::batchnorm)
 target_compile_options(
   batchnorm_developer
   INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wpsabi -Werror
-            # Users compile with -O2; -O3 would test and measure another program.
-            $<$<CONFIG:Release>:-O2>)
+            # Users compile with -O2; -O3 would test and measure another program. The property OPTIMIZATION of a target
+            # stands for it.
+            $<$<CONFIG:Release>:$<IF:$<BOOL:$<TARGET_PROPERTY:OPTIMIZATION>>,$<TARGET_PROPERTY:OPTIMIZATION>,-O2>>)
 if(BATCHNORM_SANITIZE)
   target_compile_options(
     batchnorm_developer

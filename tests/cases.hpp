@@ -51,6 +51,15 @@ inline std::vector<Layout> every_axis_of(const std::vector<Index>& dims) {
   return all;
 }
 
+/// The same memory with all axes on either side of the channels as one.
+inline Layout as_rank_3(const Layout& layout) {
+  Index before = 1, after = 1;
+  for (int d = 0; d < layout.rank(); ++d) {
+    if (d != layout.channel_axis()) (d < layout.channel_axis() ? before : after) *= layout.dim(d);
+  }
+  return {{before, layout.channels(), after}, layout.order, 1};
+}
+
 /// Sizes around one value, a vector of 4, 8 or 16 lanes, a tile of 8 rows and a block of 256, on every kind of layout.
 /// Empty tensors and single values per channel are not among them: they have no variance to compare.
 inline const std::vector<Layout>& cases() {

@@ -51,15 +51,16 @@ bool same_bits(const Answer<Scalar>& a, const Answer<Scalar>& b) {
   return same_bits(a.ty, b.ty) && same_bits(a.gx, b.gx) && same_bits(a.gdy, b.gdy) && same_bits(a.ggamma, b.ggamma);
 }
 
-/// On `device`, or without one.
+/// On `device`, or without one. All tensors have rank 3: what others collapse to is tested with the layer.
 template <class Scalar, class... Device>
 Answer<Scalar> answer(const DirectedProblem<Scalar>& p, const Device&... device) {
-  return with_rank_and_order(p.layout, [&]<int Rank, int Order>() {
-    const auto map = [&](auto& values) { return tensor<Rank, Order>(values, p.layout); };
+  const Layout layout = as_rank_3(p.layout);
+  const auto run = [&]<int Order>() {
+    const auto map = [&](auto& values) { return tensor<3, Order>(values, layout); };
     Answer<Scalar> s;
     s.ty = s.gx = s.gdy = Flat<Scalar>::Constant(p.x.size(), Scalar(-77));
     const auto x = map(p.x), dy = map(p.dy), v = map(p.v);
-    const Options options{.epsilon = p.epsilon, .axis = p.layout.axis};
+    const Options options{.epsilon = p.epsilon, .axis = layout.axis};
     auto moments = p.constants;
     if (p.statistics == Statistics::of_batch) collect_moments(device..., x, moments, options);
     const Direction direction{v, p.v_gamma, p.v_beta};
@@ -67,7 +68,9 @@ Answer<Scalar> answer(const DirectedProblem<Scalar>& p, const Device&... device)
     double_backward(device..., x, dy, moments, p.gamma, direction, SecondGradients{map(s.gx), map(s.gdy), s.ggamma},
                     options, p.statistics);
     return s;
-  });
+  };
+  return layout.order == Order::row_major ? run.template operator()<Eigen::RowMajor>()
+                                          : run.template operator()<Eigen::ColMajor>();
 }
 
 /// An absent vector has no entries.

@@ -54,8 +54,9 @@ class PartMap {
 
   void map_rows() const {
     const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
-    const Index rows_per_line = is_dense() ? rows : 1, length = rows_per_line * width;
-    const auto lines = lines_at(part.begin, part.channel_begin, 0, rows / rows_per_line, length);
+    const bool dense = is_dense();
+    const Index length = dense ? rows * width : width;
+    const auto lines = lines_at(part.begin, part.channel_begin, 0, dense ? 1 : rows, length);
     dispatch(MapRows<T, Compute, Formula, Out>{lines, output_at(part.begin, part.channel_begin, 0),
                                                column_coefficients(), width},
              length);
