@@ -3,6 +3,7 @@
 #include <batchnorm/batchnorm.hpp>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ceilings.hpp"
@@ -12,7 +13,8 @@
 // What a feature saves: its time, and in the same run, in turns, that of what it stands for. A fusion stands for its
 // parts one after another (the layer without it, and Eigen expressions in place), 16 bits for float, and a backward
 // that gives less for the least time that reading and writing take; what stands for nothing is beside the plain pass.
-// The counter is the other time over the feature's.
+// The counter is the other time over the feature's; of_layer is that of the layer without what a fusion adds, which no
+// fusion can be faster than.
 
 namespace {
 
@@ -78,16 +80,23 @@ class Case {
 
 using Call = std::function<void()>;
 
-void report(benchmark::State& state, const Call& feature, const char* counter, const Call& other) {
+/// The time of `feature`, and a counter for each other call: its time over the feature's.
+void report(benchmark::State& state, const Call& feature, const std::vector<std::pair<const char*, Call>>& others) {
   constexpr double seconds = 0.5;
   const Call nothing = [] {};
   std::vector<Contestant> contestants;
   contestants.emplace_back(feature, nothing);
-  contestants.emplace_back(other, nothing);
+  for (const auto& other : others) contestants.emplace_back(other.second, nothing);
   compare::interleave(contestants, seconds);
   const double time = contestants[0].median_seconds();
   for (auto _ : state) state.SetIterationTime(time);
-  state.counters[counter] = contestants[1].median_seconds() / time;
+  for (std::size_t k = 0; k < others.size(); ++k) {
+    state.counters[others[k].first] = contestants[k + 1].median_seconds() / time;
+  }
+}
+
+void report(benchmark::State& state, const Call& feature, const char* counter, const Call& other) {
+  report(state, feature, {{counter, other}});
 }
 
 void add_row(const std::string& name, const std::function<void(benchmark::State&)>& row) {
@@ -96,7 +105,7 @@ void add_row(const std::string& name, const std::function<void(benchmark::State&
 
 // ---- Fusion.
 
-void rectify(Case<float>::Tensor& y) { Case<float>::flat(y) = Case<float>::flat(y).max(0.f); }
+void rectify(Case<float>& c) { Case<float>::flat(c.y) = Case<float>::flat(c.y).max(0.f); }
 void add_and_rectify(Case<float>& c) {
   Case<float>::flat(c.y) = (Case<float>::flat(c.y) + Case<float>::flat(c.z)).max(0.f);
 }
@@ -108,30 +117,35 @@ void rectify_gradient(Case<float>& c) {
 struct Fusion {
   const char* name;
   void (*fused)(Case<float>&);
-  void (*parts)(Case<float>&);
+  void (*layer)(Case<float>&);  // the part that no fusion can save
+  void (*rest)(Case<float>&);
+  bool rest_first = false;
 };
 
+void train(Case<float>& c) { c.layer.forward(c.x, c.y); }
+void infer(Case<float>& c) { c.layer.infer(c.x, c.y); }
+void differentiate(Case<float>& c) { c.layer.backward(c.x, c.g, c.dx); }
+
 const Fusion fusions[] = {
-    {"training+relu", [](Case<float>& c) { c.relu.forward(c.x, c.y); },
-     [](Case<float>& c) { c.layer.forward(c.x, c.y), rectify(c.y); }},
-    {"inference+relu", [](Case<float>& c) { c.relu.infer(c.x, c.y); },
-     [](Case<float>& c) { c.layer.infer(c.x, c.y), rectify(c.y); }},
-    {"backward+relu", [](Case<float>& c) { c.relu.backward(c.x, c.dy, c.dx); },
-     [](Case<float>& c) { rectify_gradient(c), c.layer.backward(c.x, c.g, c.dx); }},
-    {"training+add+relu", [](Case<float>& c) { c.add_relu.forward_add(c.x, c.z, c.y); },
-     [](Case<float>& c) { c.layer.forward(c.x, c.y), add_and_rectify(c); }},
-    {"inference+add+relu", [](Case<float>& c) { c.add_relu.infer_add(c.x, c.z, c.y); },
-     [](Case<float>& c) { c.layer.infer(c.x, c.y), add_and_rectify(c); }},
-    {"backward+add+relu", [](Case<float>& c) { c.add_relu.backward_add(c.x, c.y, c.dy, c.dx, c.dz); },
-     [](Case<float>& c) { rectify_gradient(c), c.layer.backward(c.x, c.g, c.dx); }},
+    {"training+relu", [](Case<float>& c) { c.relu.forward(c.x, c.y); }, train, rectify},
+    {"inference+relu", [](Case<float>& c) { c.relu.infer(c.x, c.y); }, infer, rectify},
+    {"backward+relu", [](Case<float>& c) { c.relu.backward(c.x, c.dy, c.dx); }, differentiate, rectify_gradient, true},
+    {"training+add+relu", [](Case<float>& c) { c.add_relu.forward_add(c.x, c.z, c.y); }, train, add_and_rectify},
+    {"inference+add+relu", [](Case<float>& c) { c.add_relu.infer_add(c.x, c.z, c.y); }, infer, add_and_rectify},
+    {"backward+add+relu", [](Case<float>& c) { c.add_relu.backward_add(c.x, c.y, c.dy, c.dx, c.dz); }, differentiate,
+     rectify_gradient, true},
 };
 
 void add_fusions(const Sizes& sizes) {
   for (const Fusion& fusion : fusions) {
     add_row(std::string(fusion.name) + "/" + sizes.name, [=](benchmark::State& state) {
       Case<float> c(sizes);
-      report(
-          state, [&] { fusion.fused(c); }, "of_parts", [&] { fusion.parts(c); });
+      const Call parts = [&] {
+        if (fusion.rest_first) fusion.rest(c);
+        fusion.layer(c);
+        if (!fusion.rest_first) fusion.rest(c);
+      };
+      report(state, [&] { fusion.fused(c); }, {{"of_parts", parts}, {"of_layer", [&] { fusion.layer(c); }}});
     });
   }
 }

@@ -41,14 +41,14 @@ struct Grid {
 };
 
 /// How far ahead kernels ask for memory, where tensors do not stay in the caches. Outputs too: a store waits until its
-/// line has been read.
+/// line has been read. Tensors of 16 bits count as if they had 32.
 inline constexpr Index prefetch_bytes = 2048;
 inline constexpr Index min_prefetch_bytes = 6'000'000;
 
 template <class T>
 Index values_ahead(const Shape& shape) {
-  constexpr Index value_bytes = static_cast<Index>(sizeof(T));
-  return shape.size() * value_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / value_bytes;
+  const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
+  return compute_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
 }
 
 struct Part {

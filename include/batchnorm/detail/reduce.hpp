@@ -229,12 +229,13 @@ class PartReduction {
 
   /// The same from values that count.
   static Compute find_weighted_center(const Inputs& runs) {
-    constexpr Index places = 64;
+    constexpr Index samples = 16;
     const Compute origin = static_cast<Compute>(*first_weighted(runs));
     Compute sum(0), found(0);
-    for (Index k = 0; k < places; ++k) {
-      const Index place = sample_place(k, places, runs.lines * runs.length);
-      const Index line = place / runs.length, i = place % runs.length;
+    for (Index k = 0; k < samples; ++k) {
+      // The digits of the line that are lost are the place in it.
+      const Index place = sample_fraction(k) * runs.lines, line = place / sample_unit;
+      const Index i = place % sample_unit * runs.length / sample_unit;
       if (runs.in[Formula::weights][line * runs.stride[Formula::weights] + i] == T(0)) continue;
       sum += static_cast<Compute>(runs.in[0][line * runs.stride[0] + i]) - origin;
       found += Compute(1);

@@ -13,11 +13,18 @@ namespace batchnorm::detail {
 
 inline constexpr int tile_rows = 8;
 
-/// The k-th of `samples` places among `length`, spread out and at no regular distance: a pattern in the data could not
-/// put the same value at all of them.
+inline constexpr Index sample_unit = 65536;
+
+/// Places all over a line, in `sample_unit`ths of it and at no regular distance: a pattern in the data could not put
+/// the same value at all of them.
+inline Index sample_fraction(Index k) {
+  constexpr Index golden = 40503;  // the golden ratio's fraction
+  return k * golden % sample_unit;
+}
+
+/// The k-th of `samples` places among `length`.
 inline Index sample_place(Index k, Index samples, Index length) {
-  constexpr Index golden = 40503, unit = 65536;  // the golden ratio's fraction
-  return samples == length ? k : (k * golden % unit) * length / unit;
+  return samples == length ? k : sample_fraction(k) * length / sample_unit;
 }
 
 /// One vector of each input. By columns all share the weight of their row.
