@@ -177,6 +177,17 @@ void add_16_bit(const Sizes& sizes, const std::string& scalar) {
   }
 }
 
+/// A bfloat16 x and a float y.
+void add_mixed(const Sizes& sizes) {
+  add_row("bfloat16 to float/inference/" + sizes.name, [=](benchmark::State& state) {
+    Case<Eigen::bfloat16> narrow(sizes);
+    Case<float> wide(sizes);
+    report(
+        state, [&] { narrow.layer.infer(narrow.x, wide.y); }, "float_over_this",
+        [&] { wide.layer.infer(wide.x, wide.y); });
+  });
+}
+
 // ---- Backward that gives less, beside its ceiling.
 
 void add_parts_of_backward(const Sizes& sizes) {
@@ -226,6 +237,17 @@ void add_beside_plain(const Sizes& sizes) {
         state, [&] { weighted.backward_weighted(c.x, weights, c.dy, c.dx); }, "plain_over_this",
         [&] { c.layer.backward(c.x, c.dy, c.dx); });
   });
+  // In NHWC the slowest axis of these tensors counts more than samples.
+  if (sizes.inner > 1) {
+    add_row("inference, gamma and beta per sample/" + sizes.name, [=](benchmark::State& state) {
+      Case<float> c(sizes);
+      const PerSample<float> one_each = PerSample<float>::Ones(sizes.outer, sizes.channels);
+      Workspace<float> workspace;
+      report(
+          state, [&] { normalize_per_sample(c.x, c.layer.moments(), one_each, one_each, c.y, {}, &workspace); },
+          "plain_over_this", [&] { c.layer.infer(c.x, c.y); });
+    });
+  }
   add_row("backward from the output/" + sizes.name, [=](benchmark::State& state) {
     Case<float> c(sizes);
     report(
@@ -261,6 +283,7 @@ void add_all_rows() {
     add_fusions(sizes);
     add_16_bit<Eigen::bfloat16>(sizes, "bfloat16");
     add_16_bit<Eigen::half>(sizes, "half");
+    add_mixed(sizes);
     add_parts_of_backward(sizes);
     add_beside_plain(sizes);
   }

@@ -186,7 +186,7 @@ struct SumRows {
     const Index ahead = round_up(ceil_div(rows.ahead, rows.length), tile_rows);
     std::array<Index, Formula::inputs> result;
 #pragma GCC unroll 8
-    for (std::size_t k = 0; k < result.size(); ++k) result[k] = ahead * rows.stride[k];
+    for (std::size_t k = 0; k < Formula::inputs; ++k) result[k] = ahead * rows.stride[k];
     return result;
   }
 
@@ -201,7 +201,7 @@ struct SumRows {
     L::Computed::load(c[Formula::center], center + column);
     if constexpr (Formula::coefficients > 1) {
 #pragma GCC unroll 8
-      for (std::size_t k = 1; k < further.size(); ++k) L::Computed::load(c[k], further[k] + column);
+      for (std::size_t k = 1; k < Formula::coefficients; ++k) L::Computed::load(c[k], further[k] + column);
     }
   }
 
@@ -272,7 +272,7 @@ struct SumRuns {
       for (int v = 0; v < L::per_pack; ++v) {
         L::fill(of_channel[v][Formula::center], center[c * lanes]);
 #pragma GCC unroll 8
-        for (std::size_t k = 1; k < further.size(); ++k) L::fill(of_channel[v][k], further[k][c]);
+        for (std::size_t k = 1; k < Formula::coefficients; ++k) L::fill(of_channel[v][k], further[k][c]);
       }
       Totals<L> totals;
       totals.clear();
@@ -330,7 +330,7 @@ struct SumRuns {
       const Index tile = std::min<Index>(steps, tile_rows);
       at = runs.from(line, i).in;
 #pragma GCC unroll 8
-      for (std::size_t k = 0; k < at.size(); ++k) {
+      for (std::size_t k = 0; k < Formula::inputs; ++k) {
         ahead[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
       }
       sum_tile<L, Formula, false, L::per_pack>(at, stride, tile, ahead, c, sum, product_sum);
