@@ -184,5 +184,29 @@ TEST(ConditionalBatchNorm, RefusesWhatDoesNotFit) {
   EXPECT_EQ(dgamma.size(), 0);
 }
 
+TEST(ConditionalBatchNorm, RefusesGradientsOverOtherArguments) {
+  const Table x = Table::Random(9, 3);
+  Table dy = Table::Random(9, 3), gamma = Table::Random(9, 3), dx = Table::Random(9, 3), dgamma, dbeta;
+  const Table dy_before = dy, gamma_before = gamma, dx_before = dx;
+  Moments moments;
+  collect_moments(x, moments);
+  const auto backward = [&](Table& gamma_gradient, Table& beta_gradient) {
+    return error_of([&] { backward_per_sample(x, dy, moments, gamma, dx, gamma_gradient, beta_gradient); });
+  };
+  const std::string f = "batchnorm::backward_per_sample: ";
+  EXPECT_EQ(backward(gamma, dbeta), f + "gamma_gradient overlaps gamma; it must lie apart");
+  EXPECT_EQ(backward(dy, dbeta), f + "gamma_gradient overlaps dy; it must lie apart");
+  EXPECT_EQ(backward(dx, dbeta), f + "gamma_gradient overlaps dx; it must lie apart");
+  EXPECT_EQ(backward(dgamma, gamma), f + "beta_gradient overlaps gamma; it must lie apart");
+  EXPECT_EQ(backward(dgamma, dgamma), f + "beta_gradient overlaps gamma_gradient; it must lie apart");
+  EXPECT_EQ(error_of([&] { normalize_per_sample(x, moments, gamma, dy, gamma); }),
+            "batchnorm::normalize_per_sample: y overlaps gamma; it must lie apart");
+  EXPECT_EQ(error_of([&] { normalize_per_sample(x, moments, gamma, dy, dy); }),
+            "batchnorm::normalize_per_sample: y overlaps beta; it must lie apart");
+  EXPECT_EQ(dy, dy_before);
+  EXPECT_EQ(gamma, gamma_before);
+  EXPECT_EQ(dx, dx_before);
+}
+
 }  // namespace
 }  // namespace batchnorm::test

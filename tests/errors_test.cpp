@@ -39,6 +39,14 @@ TEST(Errors, RunningAverage) {
   EXPECT_EQ(error_of([] { debiased(std::numeric_limits<double>::quiet_NaN()); }),
             "batchnorm::debiased: weight is nan; it must lie in [0, 1]");
   EXPECT_EQ(error_of([] { windowed(0); }), "batchnorm::windowed: batches is 0; it must be at least 1");
+  EXPECT_EQ(error_of([] {
+              BatchNorm<float>(2, {.average = {RunningAverage::Rule::constant, 7}});
+            }),
+            "batchnorm::RunningStatistics: weight is 7; it must lie in [0, 1]");
+  EXPECT_EQ(error_of([] {
+              BatchNorm<float>(2, {.average = {RunningAverage::Rule::windowed, 0}});
+            }),
+            "batchnorm::RunningStatistics: window is 0; it must be at least 1");
   for (const double weight : {0.0, 1.0}) {
     EXPECT_EQ(error_of([=] { new_weight(weight), old_weight(weight), debiased(weight), windowed(1); }), "no error");
   }
@@ -64,6 +72,14 @@ TEST(Errors, TensorsWithoutMemory) {
   EXPECT_EQ(error_of([&] { layer.backward_parameters(x, nowhere); }), "batchnorm::backward_parameters: dy" + text);
   Moments moments;
   EXPECT_EQ(error_of([&] { collect_moments(nowhere, moments); }), "batchnorm::collect_moments: x" + text);
+  EXPECT_EQ(error_of([&] { layer.forward_weighted(x, TensorMap(nullptr, 4, 1, 2, 5), y); }),
+            "batchnorm::forward_weighted: weights" + text);
+  TensorMap gdy(nullptr, 4, 3, 2, 5);
+  Eigen::VectorXf ggamma;
+  EXPECT_EQ(error_of([&] {
+              double_backward(x, y, layer.moments(), layer.gamma(), Direction{x}, SecondGradients{y, gdy, ggamma});
+            }),
+            "batchnorm::double_backward: gradients.dy" + text);
 }
 
 // ---- Calls of a layer.
@@ -185,6 +201,8 @@ TEST_F(LayerErrors, MatricesThatDoNotFit) {
   expect_error("batchnorm::forward: y is 7x2; x is 4x3", [&] { layer.forward(table, half_fixed); });
   expect_error("batchnorm::forward: y is 4x4; x is 4x3", [&] { layer.forward(table, frame.topLeftCorner(4, 4)); });
   EXPECT_EQ(half_fixed.rows(), 7);
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor, 3, 3> small;
+  expect_error("batchnorm::forward: y is 0x0; x is 4x3", [&] { layer.forward(table, small); });
   expect_last_forward_is_kept();
 }
 
@@ -339,6 +357,10 @@ TEST_F(LayerErrors, Phases) {
   expect_error(f + "epsilon is -1; it must be finite and not negative",
                [&] { normalize(x, moments, absent, absent, y, {.epsilon = -1}); });
   expect_error(f + "moments hold no values", [&] { normalize(x, Moments(3), absent, absent, y); });
+  Moments negative = moments;
+  negative.m2[1] = -1;
+  expect_error(f + "moments.m2[1] is negative; it must be at least 0",
+               [&] { normalize(x, negative, absent, absent, y); });
 
   expect_error(g + "moments.mean has length 4; " + wanted, [&] { collect_gradients(x, dy, long_moments, sums); });
   expect_error(g + "dy is 4x3x5x2; x is 4x3x2x5", [&] { collect_gradients(x, wrong, moments, sums); });
@@ -361,10 +383,16 @@ TEST(Errors, MergeAndUpdate) {
   EXPECT_EQ(error_of([&] { moments.merge(other); }), "batchnorm::merge: other.m2" + wanted);
   EXPECT_EQ(moments.channels(), 3);
   EXPECT_EQ(moments.count, 0);
+  Moments none;
+  EXPECT_EQ(error_of([&] { none.merge(other); }), "batchnorm::merge: other.m2" + wanted);
+  EXPECT_EQ(none.channels(), 0);
   RunningStatistics running(3);
   EXPECT_EQ(error_of([&] { running.update(other); }), "batchnorm::update: moments.m2" + wanted);
   other.mean.setZero(4);
   EXPECT_EQ(error_of([&] { running.update(other); }), "batchnorm::update: moments.mean" + wanted);
+  moments.count = -4;
+  EXPECT_EQ(error_of([&] { running.update(moments); }),
+            "batchnorm::update: moments.count is negative, or not a number");
   EXPECT_EQ(running.mean, Eigen::VectorXd::Zero(3));
   EXPECT_EQ(running.batches_seen, 0);
 }
@@ -378,10 +406,32 @@ TEST(Errors, MergeOfGradientSums) {
   EXPECT_EQ(sums.dy, Eigen::VectorXd::Zero(3));
   EXPECT_EQ(error_of([] { GradientSums(3).gamma_gradient(Moments(2), 0); }),
             "batchnorm::gamma_gradient: moments.m2 has length 2; it must have one entry for each of 3 channels");
+  EXPECT_EQ(error_of([] { GradientSums(3).gamma_gradient(Moments(3), -5); }),
+            "batchnorm::gamma_gradient: epsilon is -5; it must be finite and not negative");
   GradientSums none, ones(3);
+  EXPECT_EQ(error_of([&] { none.merge(other); }), "batchnorm::merge: other.dy_centered" + wanted);
+  EXPECT_EQ(none.channels(), 0);
   ones.dy.setOnes();
   none.merge(ones);
   EXPECT_EQ(none.dy, Eigen::VectorXd::Ones(3));
+}
+
+TEST(Errors, LinesThatShareMemory) {
+  using Lines = Eigen::Map<Matrix, 0, Eigen::OuterStride<>>;
+  Matrix memory = Matrix::Random(6, 3);
+  const Matrix before = memory, x = Matrix::Random(6, 3);
+  BatchNorm<float> layer(3);
+  for (const Index stride : {0, 1, -2}) {
+    Lines y(memory.data() + (stride < 0 ? 12 : 0), 6, 3, Eigen::OuterStride<>(stride));
+    EXPECT_EQ(error_of([&] { layer.forward(x, y); }), "batchnorm::forward: y has outer stride " +
+                                                          std::to_string(stride) +
+                                                          "; it must be at least the 3 values of a line");
+    Matrix copied, direct;
+    layer.forward(Matrix(y), copied);
+    layer.forward(y, direct);  // as an input they are welcome
+    EXPECT_EQ(direct, copied);
+  }
+  EXPECT_EQ(memory, before);
 }
 
 TEST(Errors, OverlapWithLinesInReverseOrder) {

@@ -145,10 +145,15 @@ TEST(Fold, Errors) {
             g + "scale has length 6; it must have one entry for each of 4 channels");
   EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, bias, {.input_axis = 0}); }),
             g + "output_axis and input_axis are the same");
+  Eigen::Map<Eigen::MatrixXf> nowhere(nullptr, 6, 4);
+  EXPECT_EQ(error_of([&] { fold_into_previous(folded, nowhere, bias); }),
+            f + "weights has no memory; its data() is null");
   EXPECT_EQ(weights, before);
   EXPECT_EQ(bias.size(), 0);
   EXPECT_EQ(error_of([&] { requantization(folded, Vector<double>::Ones(6), 0); }),
             "batchnorm::requantization: output_scale is 0; it must be positive and finite");
+  EXPECT_EQ(error_of([&] { requantization(folded, Vector<double>::Constant(6, -1), 1); }),
+            "batchnorm::requantization: a sum_scale is -1; it must be positive and finite");
   EXPECT_EQ(error_of([&] { requantization(folded, Vector<double>::Ones(2), 1); }),
             "batchnorm::requantization: sum_scale has length 2; it must have one entry for each of 6 channels");
   layer.running_var()[4] = -1;

@@ -284,6 +284,22 @@ TEST(Activations, DeadUnitsHaveNoGradient) {
   EXPECT_NEAR(layer.beta_gradient()[1], dy.col(1).cast<double>().sum(), 1e-5);
 }
 
+/// An output of the cap has been rounded, below the cap for these.
+TEST(Activations, NoGradientBeyondACapThatRoundsDown) {
+  const auto dz_of = []<class Scalar>(Scalar, double cap) {
+    using Column = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+    const Column x = Eigen::VectorXf::Random(40).cast<Scalar>(), z = Column::Constant(40, Scalar(5)),
+                 dy = Column::Constant(40, Scalar(1));
+    BatchNorm<Scalar, ClippedRelu> layer(1, {}, ClippedRelu(cap));
+    Column y, dx, dz;
+    layer.forward_add(x, z, y);
+    layer.backward_add(x, y, dy, dx, dz);
+    return Eigen::VectorXf(dz.template cast<float>());
+  };
+  EXPECT_EQ(dz_of(Eigen::half(), 0.1), Eigen::VectorXf::Zero(40));
+  EXPECT_EQ(dz_of(Eigen::bfloat16(), 0.7), Eigen::VectorXf::Zero(40));
+}
+
 TEST(Activations, RefuseWhatDoesNotFit) {
   EXPECT_EQ(error_of([] { LeakyRelu{-0.5}; }), "batchnorm::LeakyRelu: slope is -0.5; it must lie in [0, 1]");
   EXPECT_EQ(error_of([] { LeakyRelu{std::numeric_limits<double>::quiet_NaN()}; }),

@@ -394,6 +394,10 @@ TEST(WeightedErrors, Weights) {
   EXPECT_EQ(refused(4, 1, 5, 0.03125f),
             "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants more than 1 "
             "(or Variance::biased)");
+  one.setZero();
+  EXPECT_EQ(error_of([&] { layer.forward_weighted(x, one, y, MaskedOutputs::normalize); }),
+            "batchnorm::forward_weighted: all weights are 0; there is nothing to normalize with (or "
+            "MaskedOutputs::zero)");
   EXPECT_EQ(layer.batches_seen(), 0);
   for (Index i = 0; i < y.size(); ++i) EXPECT_EQ(y.data()[i], before.data()[i]);
   one.setConstant(2);

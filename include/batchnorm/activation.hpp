@@ -13,7 +13,8 @@ namespace batchnorm {
 // What follows a normalization in the same pass over memory: out = act(v). The functions of an activation run inside
 // the kernels: static templates over V, a vector of floats or doubles or a single value, made of arithmetic,
 // comparisons and ternaries only (no if, no std:: functions). values() is a std::array<double, N>; constants[k] is a V
-// filled with the k-th of them. Where v is NaN, so is the result.
+// filled with the k-th of them. Where v is NaN, so is the result. An activation whose values are outputs, too, says so
+// by `values_are_outputs`: an output that is compared with them has been rounded, and so are they then.
 
 namespace detail {
 
@@ -111,6 +112,7 @@ class ClippedRelu {
   explicit ClippedRelu(double cap = 6) : cap_(detail::checked_cap(cap)) {}
   double cap() const { return cap_; }
   std::array<double, 1> values() const { return {cap_}; }
+  static constexpr bool values_are_outputs = true;
 
   template <class V>
   BATCHNORM_INLINE static void apply(V& v, const V* constants) {
@@ -148,6 +150,10 @@ namespace detail {
 
 template <class A>
 inline constexpr bool is_identity = std::is_same_v<A, Identity>;
+template <class A>
+inline constexpr bool values_are_outputs = requires {
+  requires A::values_are_outputs;
+};
 /// Numbers that an activation is made of.
 template <class A>
 inline constexpr int constants_of = static_cast<int>(std::tuple_size_v<decltype(std::declval<const A&>().values())>);

@@ -37,18 +37,21 @@ struct BasicGradientSums {
 
   /// Throws: batchnorm::Error when the numbers of channels differ; then nothing has been written.
   void merge(const BasicGradientSums& other) {
-    if (channels() == 0) *this = BasicGradientSums(other.channels());
-    detail::check_length("merge", "other.dy", other.dy.size(), channels());
-    detail::check_length("merge", "other.dy_centered", other.dy_centered.size(), channels());
-    detail::check_length("merge", "dy_centered", dy_centered.size(), channels());
+    const bool empty = channels() == 0;
+    const Index expected = empty ? other.channels() : channels();
+    detail::check_length("merge", "other.dy", other.dy.size(), expected);
+    detail::check_length("merge", "other.dy_centered", other.dy_centered.size(), expected);
+    if (empty) *this = BasicGradientSums(expected);
+    detail::check_length("merge", "dy_centered", dy_centered.size(), expected);
     dy += other.dy;
     dy_centered += other.dy_centered;
   }
 
   /// sum of dy * (x - mean) * inv_std.
   ///
-  /// Throws: batchnorm::Error when the numbers of channels differ.
+  /// Throws: batchnorm::Error when the numbers of channels differ, or epsilon is negative or not finite.
   Vector<Statistic> gamma_gradient(const BasicMoments<Statistic>& moments, double epsilon) const {
+    detail::check_epsilon("gamma_gradient", epsilon);
     detail::check_length("gamma_gradient", "dy_centered", dy_centered.size(), channels());
     detail::check_length("gamma_gradient", "moments.m2", moments.m2.size(), channels());
     Vector<Statistic> gradient = Vector<Statistic>::Zero(channels());
@@ -224,6 +227,11 @@ struct FillActivation {
   template <std::size_t N>
   void operator()(const std::array<ComputeOf<T>*, N>& to, Index begin, Index end) const {
     fill_constants(activation, to, first, begin, end);
+    if constexpr (values_are_outputs<Act>) {
+      for (std::size_t k = first; k < N; ++k) {
+        for (Index c = begin; c < end; ++c) to[k][c] = static_cast<ComputeOf<T>>(static_cast<T>(to[k][c]));
+      }
+    }
   }
 };
 

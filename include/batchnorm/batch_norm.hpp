@@ -35,7 +35,8 @@ struct BackwardOptions {
 /// Memory:  after the first call with a shape nothing is allocated (but to hand work to a thread pool).
 template <class Scalar, Activation Act = Identity>
 class BatchNorm {
-  static_assert(!std::is_const_v<Scalar> && !std::is_reference_v<Scalar> && !std::is_integral_v<Scalar>,
+  static_assert(!std::is_const_v<Scalar> && !std::is_reference_v<Scalar> && !std::is_integral_v<Scalar> &&
+                    !Eigen::NumTraits<Scalar>::IsComplex,
                 "batchnorm: a layer's scalar is float, double, Eigen::bfloat16, Eigen::half, or another type of real "
                 "numbers.");
 
@@ -85,7 +86,8 @@ class BatchNorm {
   /// Computes: mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W with W = sum(w); the running variance has W - 1
   ///           for W; y as in forward, and by default 0 where the weight is 0.
   /// Aliasing: y may be x. No other overlap.
-  /// Throws:   as forward, and on a weight that is negative or not finite.
+  /// Throws:   as forward, and on a weight that is negative or not finite, or where none counts and all outputs are
+  ///           wanted.
   template <Device D, class X, class W, class Y>
   void forward_weighted(const D& device, const X& x, const W& weights, Y&& y,
                         MaskedOutputs outputs = MaskedOutputs::zero) {
@@ -94,7 +96,7 @@ class BatchNorm {
     const Index axis = check_forward(function, normalizes_batch(), y, x);
     take_weights(function, weights, x, axis);
     detail::check_apart(function, "y", y, "weights", weights);
-    if (normalizes_batch()) check_weighted_batch(function);
+    if (normalizes_batch()) check_weighted_batch(function, outputs);
     detail::resize_like(y, x);
     const detail::View<const Scalar> x_view = detail::view_of(x, axis);
     const detail::Inputs<Scalar, 2> in{x_view, detail::weights_view(weights_, x_view.shape)};
@@ -417,8 +419,11 @@ class BatchNorm {
   }
 
   /// A weight counts like as many values: their unbiased variance divides by the sum of the weights - 1.
-  void check_weighted_batch(const char* function) const {
+  void check_weighted_batch(const char* function, MaskedOutputs outputs) const {
     const Index counted = detail::counted(weights_);
+    if (counted == 0 && weights_.size() != 0 && outputs == MaskedOutputs::normalize) {
+      detail::fail(function, "all weights are 0; there is nothing to normalize with (or MaskedOutputs::zero)");
+    }
     if (counted == 1 && options_.single_value == SingleValue::error) {
       detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
     }
@@ -461,6 +466,7 @@ class BatchNorm {
   template <class W, class X>
   void take_weights(const char* function, const W& weights, const X& x, Index axis) {
     require_inputs<X, W>();
+    detail::check_memory(function, "weights", weights);
     detail::check_weights(function, weights, x, axis);
     detail::expand_weights(weights, axis, detail::dimensions_of(x), weights_);
     detail::check_weight_values(function, weights_);

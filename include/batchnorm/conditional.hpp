@@ -106,6 +106,8 @@ void normalize_per_sample(const D& device, const X& x, const BasicMoments<Statis
   detail::check_per_sample(function, "beta", beta, samples, x_view.shape.channels);
   detail::check_output(function, "y", y, x);
   detail::check_overlap(function, "y", y, "x", x);
+  detail::check_apart(function, "y", y, "gamma", gamma);
+  detail::check_apart(function, "y", y, "beta", beta);
   detail::resize_like(y, x);
   const auto y_view = detail::view_of(y, axis);
   detail::WorkspaceOrOwn<T> memory(workspace);
@@ -149,6 +151,16 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   detail::check_moments(function, moments, x_view.shape);
   detail::check_per_sample(function, "gamma", gamma, samples, channels);
   detail::check_input_gradient(function, "x", x, dy, dx);
+  detail::check_apart(function, "dx", dx, "gamma", gamma);
+  const auto check_parameter_gradient = [&](const char* name, const auto& gradient) {
+    detail::check_apart(function, name, gradient, "x", x);
+    detail::check_apart(function, name, gradient, "dy", dy);
+    detail::check_apart(function, name, gradient, "gamma", gamma);
+    detail::check_apart(function, name, gradient, "dx", dx);
+  };
+  check_parameter_gradient("gamma_gradient", gamma_gradient);
+  check_parameter_gradient("beta_gradient", beta_gradient);
+  detail::check_apart(function, "beta_gradient", beta_gradient, "gamma_gradient", gamma_gradient);
   detail::resize_like(dx, x);
   gamma_gradient.setZero(samples, channels);
   beta_gradient.setZero(samples, channels);

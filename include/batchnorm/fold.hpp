@@ -109,6 +109,7 @@ void fold_into_previous(const ScaleShift& folded, W& weights, Bias& bias, const 
   const auto input_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.input_axis));
   if (output_axis == input_axis) detail::fail(function, "output_axis and input_axis are the same");
   const auto dims = detail::dimensions_of(weights);
+  detail::check_memory(function, "weights", weights);
   detail::check_scale_shift(function, folded);
   detail::check_groups(function, layout.groups, dims[input_axis]);
   const Index outputs = dims[output_axis], inputs = dims[input_axis] / layout.groups;
@@ -139,6 +140,7 @@ void fold_into_next(const ScaleShift& folded, W& weights, Bias& bias, const Weig
   const auto input_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.input_axis));
   if (output_axis == input_axis) detail::fail(function, "output_axis and input_axis are the same");
   const auto dims = detail::dimensions_of(weights);
+  detail::check_memory(function, "weights", weights);
   detail::check_scale_shift(function, folded);
   if (layout.groups != 1) detail::fail(function, "a dense layer has one group");
   detail::check_length(function, "scale", folded.scale.size(), dims[input_axis]);
@@ -159,12 +161,16 @@ void fold_into_next(const ScaleShift& folded, W& weights, Bias& bias, const Weig
 /// values are sum_scale * sum (one scale, or one per channel) to outputs whose values are
 /// output_scale * (q - output_zero_point).
 ///
-/// Throws: batchnorm::Error when output_scale is not positive and finite, or on a wrong number of scales.
+/// Throws: batchnorm::Error when a scale of sums or outputs is not positive and finite, or on a wrong number of them.
 inline ScaleShift requantization(const ScaleShift& folded, const Vector<double>& sum_scale, double output_scale,
                                  int output_zero_point = 0) {
   constexpr const char* function = "requantization";
   detail::check_scale_shift(function, folded);
   if (sum_scale.size() != 1) detail::check_length(function, "sum_scale", sum_scale.size(), folded.scale.size());
+  for (Index c = 0; c < sum_scale.size(); ++c) {
+    if (sum_scale[c] > 0 && sum_scale[c] <= std::numeric_limits<double>::max()) continue;
+    detail::fail(function, "a sum_scale is ", sum_scale[c], "; it must be positive and finite");
+  }
   if (!(output_scale > 0 && output_scale <= std::numeric_limits<double>::max())) {
     detail::fail(function, "output_scale is ", output_scale, "; it must be positive and finite");
   }

@@ -34,10 +34,12 @@ struct BasicMoments {
   /// Source:   Chan, Golub and LeVeque 1979, equation 2.1.
   void merge(const BasicMoments& other) {
     if (other.count == Statistic(0)) return;
-    if (count == Statistic(0) && channels() == 0) *this = BasicMoments(other.channels());
-    detail::check_length("merge", "other.mean", other.mean.size(), channels());
-    detail::check_length("merge", "other.m2", other.m2.size(), channels());
-    detail::check_length("merge", "m2", m2.size(), channels());
+    const bool empty = count == Statistic(0) && channels() == 0;
+    const Index expected = empty ? other.channels() : channels();
+    detail::check_length("merge", "other.mean", other.mean.size(), expected);
+    detail::check_length("merge", "other.m2", other.m2.size(), expected);
+    if (empty) *this = BasicMoments(expected);
+    detail::check_length("merge", "m2", m2.size(), expected);
     const Statistic total = count + other.count;
     const Statistic share = other.count / total;
     const Vector<Statistic> delta = other.mean - mean;
@@ -79,6 +81,7 @@ template <class Statistic>
 void check_moments(const char* function, const BasicMoments<Statistic>& moments, const Shape& x) {
   check_length(function, "moments.mean", moments.mean.size(), x.channels);
   check_length(function, "moments.m2", moments.m2.size(), x.channels);
+  check_not_negative(function, "moments.m2", moments.m2);
   if (x.size() != 0 && !(moments.count > Statistic(0))) fail(function, "moments hold no values");
 }
 
@@ -93,11 +96,12 @@ struct BasicRunningStatistics {
   RunningAverage average;
   Variance variance;
 
-  /// Starts at mean 0, variance 1. Throws batchnorm::Error when channels < 1.
+  /// Starts at mean 0, variance 1. Throws batchnorm::Error when channels < 1, or the rule has a weight outside [0, 1].
   explicit BasicRunningStatistics(Index channels, RunningAverage average_rule = new_weight(0.1),
                                   Variance running_variance = Variance::unbiased)
       : average(average_rule), variance(running_variance) {
     detail::check_channel_count("RunningStatistics", channels);
+    detail::check_average("RunningStatistics", average);
     mean.resize(channels);
     var.resize(channels);
     reset();
@@ -113,11 +117,13 @@ struct BasicRunningStatistics {
   /// Follows one more batch: r <- (1 - w) r + w b for mean and variance, w = average.weight(batches_seen).
   /// Moments without values change nothing. The one place where running statistics change.
   ///
-  /// Throws: batchnorm::Error when the number of channels differs; then nothing has been written.
+  /// Throws: batchnorm::Error when the number of channels differs, or the count is negative; then nothing has been
+  ///         written.
   void update(const BasicMoments<Statistic>& moments) {
     detail::check_length("update", "moments.mean", moments.mean.size(), mean.size());
     detail::check_length("update", "moments.m2", moments.m2.size(), mean.size());
     detail::check_length("update", "var", var.size(), mean.size());
+    if (!(moments.count >= Statistic(0))) detail::fail("update", "moments.count is negative, or not a number");
     if (moments.count == Statistic(0)) return;
     ++batches_seen;
     const Statistic w = Statistic(average.weight(batches_seen));

@@ -123,6 +123,15 @@ inline void check_channel_count(const char* function, Index channels) {
   if (channels < 1) fail(function, "channels is ", static_cast<double>(channels), "; it must be at least 1");
 }
 
+/// The functions above check it, too; but a RunningAverage may have been put together without them.
+inline void check_average(const char* function, const RunningAverage& average) {
+  if (average.rule == RunningAverage::Rule::windowed) {
+    if (!(average.value >= 1)) fail(function, "window is ", average.value, "; it must be at least 1");
+  } else {
+    checked_weight(function, average.value);
+  }
+}
+
 inline void check_epsilon(const char* function, double epsilon) {
   if (!(epsilon >= 0 && epsilon <= std::numeric_limits<double>::max())) {
     fail(function, "epsilon is ", epsilon, "; it must be finite and not negative");

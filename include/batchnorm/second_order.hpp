@@ -60,6 +60,7 @@ void check_second_gradients(const char* function, const X& x, const DY& dy, cons
   check_same_dimensions(function, "dy", dy, x);
   check_output(function, "gradients.x", gradients.x, x);
   check_output(function, "gradients.dy", gradients.dy, x);
+  check_memory(function, "gradients.dy", gradients.dy);
   check_overlap(function, "gradients.x", gradients.x, "x", x);
   check_overlap(function, "gradients.x", gradients.x, "dy", dy);
   check_overlap(function, "gradients.x", gradients.x, "direction.x", direction.x);

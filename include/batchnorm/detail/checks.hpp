@@ -88,16 +88,30 @@ bool can_take(const Y& y, const Dimensions<Y>& dims) {
   if constexpr (!is_resizable<Y>()) {
     return false;
   } else if constexpr (is_dense_rank_2<Y>()) {
-    const auto fits = [](Index fixed, Index wanted) { return fixed == Eigen::Dynamic || fixed == wanted; };
-    return fits(Y::RowsAtCompileTime, dims[0]) && fits(Y::ColsAtCompileTime, dims[1]);
+    const auto fits = [](Index fixed, Index most, Index wanted) {
+      return (fixed == Eigen::Dynamic || fixed == wanted) && (most == Eigen::Dynamic || most >= wanted);
+    };
+    return fits(Y::RowsAtCompileTime, Y::MaxRowsAtCompileTime, dims[0]) &&
+           fits(Y::ColsAtCompileTime, Y::MaxColsAtCompileTime, dims[1]);
   } else {
     return true;
+  }
+}
+
+/// Lines of a matrix that share memory cannot be written one after another.
+template <class Y>
+void check_lines(const char* function, const char* y_name, const Y& y) {
+  if constexpr (is_dense_rank_2<Y>()) {
+    if (y.outerSize() <= 1 || y.outerStride() >= y.innerSize() || -y.outerStride() >= y.innerSize()) return;
+    fail(function, std::string(y_name) + " has outer stride " + std::to_string(y.outerStride()) +
+                       "; it must be at least the " + std::to_string(y.innerSize()) + " values of a line");
   }
 }
 
 template <class X, class Y>
 void check_output(const char* function, const char* y_name, const Y& y, const X& x) {
   if (!can_take(y, dimensions_of(x))) check_same_dimensions(function, y_name, y, x);
+  check_lines(function, y_name, y);
 }
 
 template <class X, class Y>
@@ -133,6 +147,7 @@ Extent extent_of(const X& x) {
     const auto stride =
         static_cast<std::uintptr_t>(descends ? -x.outerStride() : x.outerStride()) * sizeof(ScalarOf<X>);
     const auto lowest = descends ? begin - (lines - 1) * stride : begin;
+    if (bytes != 0 && stride * lines < bytes) return {lowest, 1, (lines - 1) * stride + bytes / lines, bytes};
     if (bytes != 0 && lines > 1 && (descends || stride * lines != bytes)) return {lowest, lines, bytes / lines, stride};
   }
   return {begin, 1, bytes, bytes};
