@@ -93,6 +93,11 @@ inline void check_groups(const char* function, Index groups, Index inputs) {
   fail(function, "groups is " + std::to_string(groups) + "; it must divide " + std::to_string(inputs) + " inputs");
 }
 
+inline void check_scale(const char* function, const char* what, double scale) {
+  if (scale > 0 && scale <= std::numeric_limits<double>::max()) return;
+  fail(function, what, scale, "; it must be positive and finite");
+}
+
 }  // namespace detail
 
 /// Folds batch normalization into the dense or convolutional layer before it, whose outputs it normalizes:
@@ -167,13 +172,8 @@ inline ScaleShift requantization(const ScaleShift& folded, const Vector<double>&
   constexpr const char* function = "requantization";
   detail::check_scale_shift(function, folded);
   if (sum_scale.size() != 1) detail::check_length(function, "sum_scale", sum_scale.size(), folded.scale.size());
-  for (Index c = 0; c < sum_scale.size(); ++c) {
-    if (sum_scale[c] > 0 && sum_scale[c] <= std::numeric_limits<double>::max()) continue;
-    detail::fail(function, "a sum_scale is ", sum_scale[c], "; it must be positive and finite");
-  }
-  if (!(output_scale > 0 && output_scale <= std::numeric_limits<double>::max())) {
-    detail::fail(function, "output_scale is ", output_scale, "; it must be positive and finite");
-  }
+  for (const double scale : sum_scale) detail::check_scale(function, "a sum_scale is ", scale);
+  detail::check_scale(function, "output_scale is ", output_scale);
   ScaleShift result{folded.scale / output_scale, folded.shift / output_scale};
   for (Index c = 0; c < result.scale.size(); ++c) {
     result.scale[c] *= sum_scale[sum_scale.size() == 1 ? 0 : c];
