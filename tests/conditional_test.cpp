@@ -36,7 +36,7 @@ struct ConditionalStep {
 
 template <class Scalar, class... Device>
 ConditionalStep<Scalar> run_conditional(const ConditionalProblem<Scalar>& p, const Device&... device) {
-  const auto run = [&]<int Order>() {
+  return with_order(p.layout, [&]<int Order>() {
     const auto map = [&](auto& values) { return tensor<3, Order>(values, p.layout); };
     ConditionalStep<Scalar> s;
     s.y = s.dx = Flat<Scalar>::Constant(p.x.size(), Scalar(-77));
@@ -47,9 +47,7 @@ ConditionalStep<Scalar> run_conditional(const ConditionalProblem<Scalar>& p, con
     normalize_per_sample(device..., x, moments, p.gammas, p.betas, map(s.y), options);
     backward_per_sample(device..., x, dy, moments, p.gammas, map(s.dx), s.dgamma, s.dbeta, options);
     return s;
-  };
-  return p.layout.order == Order::row_major ? run.template operator()<Eigen::RowMajor>()
-                                            : run.template operator()<Eigen::ColMajor>();
+  });
 }
 
 /// By the definitions, element by element.

@@ -43,7 +43,7 @@ struct FusedProblem : Problem<Scalar> {
 
 template <class Scalar, class Act, class... Device>
 Fused<Scalar> run_fused(const FusedProblem<Scalar>& p, const Act& activation, const Device&... device) {
-  const auto run = [&]<int Order>() {
+  return with_order(p.layout, [&]<int Order>() {
     const auto map = [&](auto& values) { return tensor<3, Order>(values, p.layout); };
     Fused<Scalar> s;
     s.y = s.dx = s.dz = s.eval_y = s.eval_dx = s.eval_dz = s.infer_y = Flat<Scalar>::Constant(p.x.size(), Scalar(-77));
@@ -78,9 +78,7 @@ Fused<Scalar> run_fused(const FusedProblem<Scalar>& p, const Act& activation, co
       layer.infer(device..., x, infer_y);
     }
     return s;
-  };
-  return p.layout.order == Order::row_major ? run.template operator()<Eigen::RowMajor>()
-                                            : run.template operator()<Eigen::ColMajor>();
+  });
 }
 
 /// What the oracle makes of a step with given statistics.

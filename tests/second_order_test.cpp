@@ -55,7 +55,7 @@ bool same_bits(const Answer<Scalar>& a, const Answer<Scalar>& b) {
 template <class Scalar, class... Device>
 Answer<Scalar> answer(const DirectedProblem<Scalar>& p, const Device&... device) {
   const Layout layout = as_rank_3(p.layout);
-  const auto run = [&]<int Order>() {
+  return with_order(layout, [&]<int Order>() {
     const auto map = [&](auto& values) { return tensor<3, Order>(values, layout); };
     Answer<Scalar> s;
     s.ty = s.gx = s.gdy = Flat<Scalar>::Constant(p.x.size(), Scalar(-77));
@@ -68,9 +68,7 @@ Answer<Scalar> answer(const DirectedProblem<Scalar>& p, const Device&... device)
     double_backward(device..., x, dy, moments, p.gamma, direction, SecondGradients{map(s.gx), map(s.gdy), s.ggamma},
                     options, p.statistics);
     return s;
-  };
-  return layout.order == Order::row_major ? run.template operator()<Eigen::RowMajor>()
-                                          : run.template operator()<Eigen::ColMajor>();
+  });
 }
 
 /// An absent vector has no entries.

@@ -41,22 +41,28 @@ bool same_bits(const Step<Scalar>& a, const Step<Scalar>& b) {
   return std::apply(all_same, a.all());
 }
 
+/// Calls `f.template operator()<Options>()` with the storage order of `layout`.
+template <class F>
+auto with_order(const Layout& layout, const F& f) {
+  return layout.order == Order::row_major ? f.template operator()<Eigen::RowMajor>()
+                                          : f.template operator()<Eigen::ColMajor>();
+}
+
 /// Calls `f.template operator()<Rank, Options>()` with the rank and storage order of `layout`.
 template <class F>
 auto with_rank_and_order(const Layout& layout, const F& f) {
-  const auto with_order = [&]<int Rank>() {
-    return layout.order == Order::row_major ? f.template operator()<Rank, Eigen::RowMajor>()
-                                            : f.template operator()<Rank, Eigen::ColMajor>();
+  const auto with_rank = [&]<int Rank>() {
+    return with_order(layout, [&]<int Options>() { return f.template operator()<Rank, Options>(); });
   };
   switch (layout.rank()) {
     case 2:
-      return with_order.template operator()<2>();
+      return with_rank.template operator()<2>();
     case 3:
-      return with_order.template operator()<3>();
+      return with_rank.template operator()<3>();
     case 4:
-      return with_order.template operator()<4>();
+      return with_rank.template operator()<4>();
     default:
-      return with_order.template operator()<5>();
+      return with_rank.template operator()<5>();
   }
 }
 

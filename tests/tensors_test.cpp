@@ -343,10 +343,7 @@ void expect_in_place_gives_the_same_bits(const Layout& layout) {
     over_x.backward(x_map, map(p.dy), x_map);
     EXPECT_TRUE(same_bits(x, expected.dx));
   };
-  for_each_target([&] {
-    layout.order == Order::row_major ? run_in_place.template operator()<Eigen::RowMajor>()
-                                     : run_in_place.template operator()<Eigen::ColMajor>();
-  });
+  for_each_target([&] { with_order(layout, run_in_place); });
 }
 
 TEST(Tensors, InPlaceGivesTheSameBits) {

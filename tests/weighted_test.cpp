@@ -68,7 +68,7 @@ struct WeightedStep {
 
 template <class Scalar, class... Device>
 WeightedStep<Scalar> run_weighted(const WeightedProblem<Scalar>& p, const Device&... device) {
-  const auto run = [&]<int Order>() {
+  return with_order(p.layout, [&]<int Order>() {
     const auto map = [&](auto& values) { return tensor<3, Order>(values, p.layout); };
     Layout of_weights = p.layout;
     of_weights.dims = p.weight_dims;
@@ -94,9 +94,7 @@ WeightedStep<Scalar> run_weighted(const WeightedProblem<Scalar>& p, const Device
     s.eval_dgamma = layer.gamma_gradient();
     s.eval_dbeta = layer.beta_gradient();
     return s;
-  };
-  return p.layout.order == Order::row_major ? run.template operator()<Eigen::RowMajor>()
-                                            : run.template operator()<Eigen::ColMajor>();
+  });
 }
 
 // ---- The definitions, in long double. What is masked and set to zero is zero in x and dy here.
