@@ -172,92 +172,90 @@ void clear(BasicGradientSums<Statistic>& sums, Index channels) {
   sums.dy_centered.setZero(channels);
 }
 
-template <class T>
-using PairOf = std::array<View<const T>, 2>;
-
 /// `fill_normalize` gives what the activation's derivative depends on.
-template <Device D, class T, class Act>
-void collect_gradients(const D& device, const PairOf<T>& x_dy, const FillNormalize<T, Act>& fill_normalize,
+template <Device D, class In, class T, class Act>
+void collect_gradients(const D& device, const In& x_dy, const FillNormalize<T, Act>& fill_normalize,
                        BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
-  const Shape& shape = x_dy[0].shape;
+  const Shape& shape = x_dy.shape();
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(x_dy), 2);
+  const Partition partition = make_partition(grid_of(x_dy), 2);
   run(device,
-      Reduction<T, GradientFormula<Act>>(partition, x_dy, fill_normalize.moments.mean, sums.dy.data(),
-                                         sums.dy_centered.data()),
+      make_reduction<GradientFormula<Act>>(partition, x_dy, fill_normalize.moments.mean, sums.dy.data(),
+                                           sums.dy_centered.data()),
       fill_normalize, workspace);
 }
 
-template <Device D, class T, class Act, class Out>
-void input_gradient(const D& device, const PairOf<T>& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
+template <Device D, class In, class T, class Act, class Out>
+void input_gradient(const D& device, const In& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_linear_partition<T>(grid_of(x_dy, dx), 2);
-  run(device, Map<T, InputGradientFormula<Act>, Out>(partition, x_dy, dx), fill, workspace);
+  const Partition partition = make_linear_partition(grid_of(x_dy, dx), 2);
+  run(device, make_map<InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
 }
 
 /// dx where the statistics are constants; x takes no part.
-template <Device D, class T, class Out>
-void scale_gradient(const D& device, const View<const T>& dy, const View<Out>& dx, const FillScale<T>& fill,
+template <Device D, class DY, class T, class Out>
+void scale_gradient(const D& device, const View<DY>& dy, const View<Out>& dx, const FillScale<T>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_linear_partition<T>(grid_of(Inputs<T, 1>{dy}, dx), 1);
-  run(device, Map<T, NormalizeFormula<Identity>, Out>(partition, {dy}, dx), fill, workspace);
+  const Inputs in(dy);
+  const Partition partition = make_linear_partition(grid_of(in, dx), 1);
+  run(device, make_map<NormalizeFormula<Identity>>(partition, in, dx), fill, workspace);
 }
 
 /// collect_gradients and input_gradient, together where the cache allows.
-template <Device D, class T, class Act, class Out>
-void differentiate_batch(const D& device, const PairOf<T>& x_dy, const View<Out>& dx,
-                         const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
-                         Workspace<T>& workspace) {
+template <Device D, class In, class T, class Act, class Out>
+void differentiate_batch(const D& device, const In& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
+                         BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
-  const Partition partition = make_partition<T>(grid_of(x_dy, dx), 2);
+  const Partition partition = make_partition(grid_of(x_dy, dx), 2);
   run(device, NoMap{}, NoCoefficients{},
-      Reduction<T, GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
+      make_reduction<GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      Map<T, InputGradientFormula<Act>, Out>(partition_after<T>(partition, 2), x_dy, dx), fill, workspace);
+      make_map<InputGradientFormula<Act>>(partition_after(partition, 2), x_dy, dx), fill, workspace);
 }
 
-/// Sets the coefficients of a formula that has none but the constants of an activation, from index `first` on.
-template <class T, class Act, std::size_t first = 0>
+/// Sets the coefficients of a formula that has none but the constants of an activation, from index `first` on. Y is the
+/// scalar of the output.
+template <class Y, class Act, std::size_t first = 0>
 struct FillActivation {
   Act activation;
 
   template <std::size_t N>
-  void operator()(const std::array<ComputeOf<T>*, N>& to, Index begin, Index end) const {
+  void operator()(const std::array<ComputeOf<Y>*, N>& to, Index begin, Index end) const {
     fill_constants(activation, to, first, begin, end);
     if constexpr (values_are_outputs<Act>) {
       for (std::size_t k = first; k < N; ++k) {
-        for (Index c = begin; c < end; ++c) to[k][c] = static_cast<ComputeOf<T>>(static_cast<T>(to[k][c]));
+        for (Index c = begin; c < end; ++c) to[k][c] = static_cast<ComputeOf<Y>>(static_cast<Y>(to[k][c]));
       }
     }
   }
 };
 
 /// dz = dy * act'(y).
-template <Device D, class T, class Act>
-void activation_gradient(const D& device, const PairOf<T>& y_dy, const View<T>& dz, const Act& activation,
+template <Device D, class In, class DZ, class Act, class T>
+void activation_gradient(const D& device, const In& y_dy, const View<DZ>& dz, const Act& activation,
                          Workspace<T>& workspace) {
   if (dz.shape.size() == 0) return;
-  const Partition partition = make_linear_partition<T>(grid_of(y_dy, dz), 2);
-  run(device, Map<T, ActivationGradientFormula<Act>>(partition, y_dy, dz), FillActivation<T, Act>{activation},
-      workspace);
+  const Partition partition = make_linear_partition(grid_of(y_dy, dz), 2);
+  run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz),
+      FillActivation<typename In::First, Act>{activation}, workspace);
 }
 
 /// activation_gradient, then differentiate_batch with dz for dy, together where the cache allows.
-template <Device D, class T, class Act, class Out>
-void differentiate_sum(const D& device, const View<const T>& x, const PairOf<T>& y_dy, const View<Out>& dx,
-                       const View<T>& dz, const FillInputGradient<T>& fill, const Act& activation,
+template <Device D, class X, class Y, class DY, class Out, class DZ, class T, class Act>
+void differentiate_sum(const D& device, const View<X>& x, const Inputs<Y, DY>& y_dy, const View<Out>& dx,
+                       const View<DZ>& dz, const FillInputGradient<T>& fill, const Act& activation,
                        BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
-  const PairOf<T> x_dz{x, dz};
-  const Partition partition = make_partition<T>(grid_of(Inputs<T, 4>{x, y_dy[0], y_dy[1], dz}, dx), 4);
-  Map<T, ActivationGradientFormula<Act>> before(partition, y_dy, dz);
-  run(device, before, FillActivation<T, Act>{activation},
-      Reduction<T, GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
-                                              sums.dy_centered.data()),
-      NoCoefficients{}, Map<T, InputGradientFormula<Identity>, Out>(partition_after<T>(partition, 2), x_dz, dx), fill,
+  const Inputs x_dz(x, dz);
+  const Inputs all(x, y_dy.template get<0>(), y_dy.template get<1>(), dz);
+  const Partition partition = make_partition(grid_of(all, dx), 4);
+  run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz), FillActivation<Y, Act>{activation},
+      make_reduction<GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
+                                                sums.dy_centered.data()),
+      NoCoefficients{}, make_map<InputGradientFormula<Identity>>(partition_after(partition, 2), x_dz, dx), fill,
       workspace);
 }
 
@@ -279,11 +277,11 @@ void collect_gradients(const D& device, const X& x, const DY& dy,
   detail::require_tensor<X>();
   detail::require_input<X, DY>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
-  const detail::PairOf<T> views{detail::view_of(x, axis), detail::view_of(dy, axis)};
+  const detail::Inputs views(detail::view_of(x, axis), detail::view_of(dy, axis));
   detail::check_same_dimensions(function, "dy", dy, x);
   detail::check_memory(function, "x", x);
   detail::check_memory(function, "dy", dy);
-  detail::check_moments(function, moments, views[0].shape);
+  detail::check_moments(function, moments, views.shape());
   detail::WorkspaceOrOwn<T> memory(workspace);
   detail::collect_gradients(device, views, detail::FillNormalize<T>{detail::view_of(moments), {}, options.epsilon},
                             sums, memory.get());
@@ -311,11 +309,11 @@ void input_gradient(const D& device, const X& x, const DY& dy,
   detail::require_input<X, DY>();
   detail::require_output<X, DX>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
-  const detail::PairOf<T> views{detail::view_of(x, axis), detail::view_of(dy, axis)};
-  const Index channels = views[0].shape.channels;
+  const detail::Inputs views(detail::view_of(x, axis), detail::view_of(dy, axis));
+  const Index channels = views.shape().channels;
   detail::check_epsilon(function, options.epsilon);
   detail::check_same_dimensions(function, "dy", dy, x);
-  detail::check_moments(function, moments, views[0].shape);
+  detail::check_moments(function, moments, views.shape());
   detail::check_optional_length(function, "gamma", gamma.size(), channels);
   detail::check_length(function, "sums.dy", sums.dy.size(), channels);
   detail::check_length(function, "sums.dy_centered", sums.dy_centered.size(), channels);

@@ -98,8 +98,8 @@ class BatchNorm {
     detail::check_apart(function, "y", y, "weights", weights);
     if (normalizes_batch()) check_weighted_batch(function, outputs);
     detail::resize_like(y, x);
-    const detail::View<const Scalar> x_view = detail::view_of(x, axis);
-    const detail::Inputs<Scalar, 2> in{x_view, detail::weights_view(weights_, x_view.shape)};
+    const auto x_view = detail::view_of(x, axis);
+    const detail::Inputs in(x_view, detail::weights_view(weights_, x_view.shape));
     remember_forward(x, Forward::weighted);
     if (normalizes_batch()) {
       normalize_weighted_batch(device, in, detail::view_of(y, axis), outputs);
@@ -108,10 +108,9 @@ class BatchNorm {
       use_running_statistics();
       const auto fill_y = fill(detail::view_of(moments_));
       if (outputs == MaskedOutputs::zero) {
-        detail::normalize_masked<D, Scalar>(device, in, detail::view_of(y, axis), fill_y, workspace_);
+        detail::normalize_masked(device, in, detail::view_of(y, axis), fill_y, workspace_);
       } else {
-        detail::normalize<D, Scalar>(device, detail::Inputs<Scalar, 1>{x_view}, detail::view_of(y, axis), fill_y,
-                                     workspace_);
+        detail::normalize(device, detail::Inputs(x_view), detail::view_of(y, axis), fill_y, workspace_);
       }
     }
   }
@@ -135,11 +134,10 @@ class BatchNorm {
     const Index axis = check_backward(function, Forward::plain, x, options, dy);
     detail::check_input_gradient(function, "x", x, dy, dx);
     detail::resize_like(dx, x);
-    const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
+    const detail::Inputs x_dy(detail::view_of(x, axis), detail::view_of(dy, axis));
     const auto dx_view = detail::view_of(dx, axis);
     if (differentiates_ == Differentiates::batch) {
-      detail::differentiate_batch<D, Scalar>(device, x_dy, dx_view, fill_input_gradient(activation_, options), sums_,
-                                             workspace_);
+      detail::differentiate_batch(device, x_dy, dx_view, fill_input_gradient(activation_, options), sums_, workspace_);
     } else {
       differentiate_constants(device, x_dy, dx_view, activation_, options);
     }
@@ -157,22 +155,21 @@ class BatchNorm {
     require_inputs<X, Y>();
     require_inputs<X, DY>();
     detail::require_output<X, DX>();
-    require_inputs<X, DZ>();  // read again
     detail::require_output<X, DZ>();
     const Index axis = check_backward(function, Forward::add, x, options, dy);
     check_backward_add(function, x, y, dy, dx, dz);
     detail::resize_like(dx, x);
     detail::resize_like(dz, x);
-    const detail::View<const Scalar> x_view = detail::view_of(x, axis);
-    const detail::PairOf<Scalar> y_dy{detail::view_of(y, axis), detail::view_of(dy, axis)};
+    const auto x_view = detail::view_of(x, axis);
+    const detail::Inputs y_dy(detail::view_of(y, axis), detail::view_of(dy, axis));
     const auto dx_view = detail::view_of(dx, axis);
-    const detail::View<Scalar> dz_view = detail::view_of(dz, axis);
+    const auto dz_view = detail::view_of(dz, axis);
     if (differentiates_ == Differentiates::batch) {
-      detail::differentiate_sum<D, Scalar>(device, x_view, y_dy, dx_view, dz_view,
-                                           fill_input_gradient(Identity(), options), activation_, sums_, workspace_);
+      detail::differentiate_sum(device, x_view, y_dy, dx_view, dz_view, fill_input_gradient(Identity(), options),
+                                activation_, sums_, workspace_);
     } else {
-      detail::activation_gradient<D, Scalar>(device, y_dy, dz_view, activation_, workspace_);
-      differentiate_constants(device, {x_view, dz_view}, dx_view, Identity(), options);
+      detail::activation_gradient(device, y_dy, dz_view, activation_, workspace_);
+      differentiate_constants(device, detail::Inputs(x_view, dz_view), dx_view, Identity(), options);
     }
     take_parameter_gradients(options.parameters);
   }
@@ -191,20 +188,20 @@ class BatchNorm {
     constexpr const char* function = "backward_from_output";
     static_assert(InvertibleActivation<Act>,
                   "batchnorm: this activation cannot be inverted; backward_from_output wants LeakyRelu or Identity.");
-    require_inputs<Y, DY>();
+    detail::require_input<Y, DY>();
     detail::require_output<Y, DX>();
     const Index axis = check_backward(function, Forward::plain, y, {.parameters = parameters}, dy, "y");
     detail::check_input_gradient(function, "y", y, dy, dx);
     check_invertible(function);
     detail::resize_like(dx, y);
-    const detail::PairOf<Scalar> y_dy{detail::view_of(y, axis), detail::view_of(dy, axis)};
+    const detail::Inputs y_dy(detail::view_of(y, axis), detail::view_of(dy, axis));
     const bool of_batch = differentiates_ == Differentiates::batch;
     const detail::FillInputGradientOfOutput<Scalar, Act> fill_dx{detail::view_of(moments_), of_batch ? &sums_ : nullptr,
                                                                  this->parameters(), options_.epsilon, activation_};
     if (of_batch || wants(parameters)) {
-      detail::collect_gradients_of_output<D, Scalar>(device, y_dy, fill_dx, sums_, centers_, workspace_);
+      detail::collect_gradients_of_output(device, y_dy, fill_dx, sums_, centers_, workspace_);
     }
-    detail::input_gradient_of_output<D, Scalar>(device, y_dy, detail::view_of(dx, axis), fill_dx, workspace_);
+    detail::input_gradient_of_output(device, y_dy, detail::view_of(dx, axis), fill_dx, workspace_);
     take_parameter_gradients(parameters);
   }
 
@@ -227,15 +224,17 @@ class BatchNorm {
     }
     detail::check_apart(function, "dx", dx, "weights", weights);
     detail::resize_like(dx, x);
-    const detail::PairOf<Scalar> x_dy{detail::view_of(x, axis), detail::view_of(dy, axis)};
-    const detail::Inputs<Scalar, 3> in{x_dy[0], x_dy[1], detail::weights_view(weights_, x_dy[0].shape)};
+    const auto x_view = detail::view_of(x, axis);
+    const auto dy_view = detail::view_of(dy, axis);
+    const detail::Inputs in(x_view, dy_view, detail::weights_view(weights_, x_view.shape));
     const auto dx_view = detail::view_of(dx, axis);
     const auto fill_dx = fill_input_gradient(activation_, options);
     if (outputs == MaskedOutputs::zero) {
-      detail::differentiate_masked<D, Scalar>(device, in, dx_view, fill_dx, sums_, workspace_);
+      detail::differentiate_masked(device, in, dx_view, fill_dx, sums_, workspace_);
     } else {
-      detail::collect_gradients<D, Scalar>(device, x_dy, fill(detail::view_of(moments_)), sums_, workspace_);
-      detail::weighted_input_gradient<D, Scalar>(device, in, dx_view, fill_dx, workspace_);
+      const detail::Inputs x_dy(x_view, dy_view);
+      detail::collect_gradients(device, x_dy, fill(detail::view_of(moments_)), sums_, workspace_);
+      detail::weighted_input_gradient(device, in, dx_view, fill_dx, workspace_);
     }
     take_parameter_gradients(options.parameters);
   }
@@ -249,8 +248,8 @@ class BatchNorm {
     require_inputs<X, DY>();
     const Index axis = check_backward("backward_parameters", Forward::plain, x, {.parameters = parameters}, dy);
     if (!wants(parameters)) return;
-    detail::collect_gradients<D, Scalar>(device, {detail::view_of(x, axis), detail::view_of(dy, axis)},
-                                         fill(detail::view_of(moments_)), sums_, workspace_);
+    detail::collect_gradients(device, detail::Inputs(detail::view_of(x, axis), detail::view_of(dy, axis)),
+                              fill(detail::view_of(moments_)), sums_, workspace_);
     take_parameter_gradients(parameters);
   }
 
@@ -371,7 +370,7 @@ class BatchNorm {
 
   /// Memory that forward, backward and infer keep for their next call.
   Index workspace_bytes() const {
-    const std::size_t own = static_cast<std::size_t>(weights_.size()) * sizeof(Scalar) +
+    const std::size_t own = static_cast<std::size_t>(weights_.size()) * sizeof(Parameter) +
                             static_cast<std::size_t>(centers_.size()) * sizeof(Statistic);
     return workspace_.bytes() + pool_.bytes() + static_cast<Index>(own);
   }
@@ -407,14 +406,14 @@ class BatchNorm {
     const Index axis = check_forward(function, normalizes_batch(), y, x, z...);
     detail::resize_like(y, x);
     remember_forward(x, sizeof...(Z) == 0 ? Forward::plain : Forward::add);
-    const detail::Inputs<Scalar, 1 + sizeof...(Z)> in{detail::view_of(x, axis), detail::view_of(z, axis)...};
+    const detail::Inputs in(detail::view_of(x, axis), detail::view_of(z, axis)...);
     if (normalizes_batch()) {
-      detail::normalize_batch<D, Scalar>(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
-                                         activation_, workspace_);
+      detail::normalize_batch(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
+                              activation_, workspace_);
       if (training_) running_.update(moments_);
     } else {
       use_running_statistics();
-      detail::normalize<D, Scalar>(device, in, detail::view_of(y, axis), fill(detail::view_of(moments_)), workspace_);
+      detail::normalize(device, in, detail::view_of(y, axis), fill(detail::view_of(moments_)), workspace_);
     }
   }
 
@@ -450,22 +449,22 @@ class BatchNorm {
     moments_.m2 = running_.var;
   }
 
-  template <Device D, class Out>
-  void normalize_weighted_batch(const D& device, const detail::Inputs<Scalar, 2>& x_weights, const detail::View<Out>& y,
+  template <Device D, class In, class Out>
+  void normalize_weighted_batch(const D& device, const In& x_weights, const detail::View<Out>& y,
                                 MaskedOutputs outputs) {
     if (outputs == MaskedOutputs::zero) {
-      detail::normalize_masked_batch<D, Scalar>(device, x_weights, y, moments_, parameters(), options_.epsilon,
-                                                activation_, workspace_);
+      detail::normalize_masked_batch(device, x_weights, y, moments_, parameters(), options_.epsilon, activation_,
+                                     workspace_);
     } else {
-      detail::collect_weighted_moments<D, Scalar>(device, x_weights, moments_, workspace_);
-      detail::normalize<D, Scalar>(device, detail::Inputs<Scalar, 1>{x_weights[0]}, y, fill(detail::view_of(moments_)),
-                                   workspace_);
+      detail::collect_weighted_moments(device, x_weights, moments_, workspace_);
+      const detail::Inputs x(x_weights.template get<0>());
+      detail::normalize(device, x, y, fill(detail::view_of(moments_)), workspace_);
     }
   }
 
   template <class W, class X>
   void take_weights(const char* function, const W& weights, const X& x, Index axis) {
-    require_inputs<X, W>();
+    detail::require_same_layout<X, W>();
     detail::check_memory(function, "weights", weights);
     detail::check_weights(function, weights, x, axis);
     detail::expand_weights(weights, axis, detail::dimensions_of(x), weights_);
@@ -476,14 +475,13 @@ class BatchNorm {
   void run_infer(const char* function, const D& device, Y& y, const X& x, const Z&... z) const {
     const Index axis = check_forward(function, !has_running_statistics(), y, x, z...);
     detail::resize_like(y, x);
-    const detail::Inputs<Scalar, 1 + sizeof...(Z)> in{detail::view_of(x, axis), detail::view_of(z, axis)...};
+    const detail::Inputs in(detail::view_of(x, axis), detail::view_of(z, axis)...);
     const typename detail::WorkspacePool<Scalar>::Loan memory(pool_);
     if (has_running_statistics()) {
-      detail::normalize<D, Scalar>(device, in, detail::view_of(y, axis), fill(detail::view_of(running_)),
-                                   memory->workspace);
+      detail::normalize(device, in, detail::view_of(y, axis), fill(detail::view_of(running_)), memory->workspace);
     } else {
-      detail::normalize_batch<D, Scalar>(device, in, detail::view_of(y, axis), memory->moments, parameters(),
-                                         options_.epsilon, activation_, memory->workspace);
+      detail::normalize_batch(device, in, detail::view_of(y, axis), memory->moments, parameters(), options_.epsilon,
+                              activation_, memory->workspace);
     }
   }
 
@@ -499,19 +497,19 @@ class BatchNorm {
   }
 
   /// Where the statistics are constants, dx does not wait for any sum.
-  template <Device D, class Out, class A>
-  void differentiate_constants(const D& device, const detail::PairOf<Scalar>& x_dy, const detail::View<Out>& dx,
-                               const A& activation, const BackwardOptions& options) {
+  template <Device D, class In, class Out, class A>
+  void differentiate_constants(const D& device, const In& x_dy, const detail::View<Out>& dx, const A& activation,
+                               const BackwardOptions& options) {
     const auto moments = detail::view_of(moments_);
     if (wants(options.parameters)) {
       const detail::FillNormalize<Scalar, A> fill_normalize{moments, parameters(), options_.epsilon, activation};
-      detail::collect_gradients<D, Scalar>(device, x_dy, fill_normalize, sums_, workspace_);
+      detail::collect_gradients(device, x_dy, fill_normalize, sums_, workspace_);
     }
     if constexpr (detail::is_identity<A>) {
       const detail::FillScale<Scalar> fill_scale{moments, parameters().gamma, options_.epsilon};
-      detail::scale_gradient<D, Scalar>(device, x_dy[1], dx, fill_scale, workspace_);
+      detail::scale_gradient(device, x_dy.template get<1>(), dx, fill_scale, workspace_);
     } else {
-      detail::input_gradient<D, Scalar>(device, x_dy, dx, fill_input_gradient(activation, options), workspace_);
+      detail::input_gradient(device, x_dy, dx, fill_input_gradient(activation, options), workspace_);
     }
   }
 
@@ -616,7 +614,7 @@ class BatchNorm {
   BasicGradientSums<Statistic> sums_;
   Workspace<Scalar> workspace_;
   mutable detail::WorkspacePool<Scalar> pool_;
-  Vector<Scalar> weights_;     // of every position, in a weighted call
+  Vector<Parameter> weights_;  // of every position, in a weighted call
   Vector<Statistic> centers_;  // of every channel, in a backward from the output
   std::vector<Index> forward_dimensions_;
   Differentiates differentiates_ = Differentiates::nothing;

@@ -114,8 +114,8 @@ void normalize_per_sample(const D& device, const X& x, const BasicMoments<Statis
   for (Index n = 0; n < samples; ++n) {
     const detail::FillNormalize<T> fill{
         detail::view_of(moments), {detail::row_or_null(gamma, n), detail::row_or_null(beta, n)}, options.epsilon};
-    detail::normalize<D, T>(device, detail::Inputs<T, 1>{detail::sample_of(x_view, n, samples)},
-                            detail::sample_of(y_view, n, samples), fill, memory.get());
+    detail::normalize(device, detail::Inputs(detail::sample_of(x_view, n, samples)),
+                      detail::sample_of(y_view, n, samples), fill, memory.get());
   }
 }
 
@@ -142,7 +142,8 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   detail::require_input<X, DY>();
   detail::require_output<X, DX>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
-  const detail::View<const T> x_view = detail::view_of(x, axis), dy_view = detail::view_of(dy, axis);
+  const auto x_view = detail::view_of(x, axis);
+  const auto dy_view = detail::view_of(dy, axis);
   const Index samples = detail::dimensions_of(x)[static_cast<std::size_t>(detail::sample_axis<X>())];
   const Index channels = x_view.shape.channels;
   detail::check_sample_axis<X>(function, axis);
@@ -168,11 +169,11 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   const auto moments_view = detail::view_of(moments);
   BasicGradientSums<Statistic> sums(channels), scaled(channels);
   const auto pair_of = [&](Index n) {
-    return detail::PairOf<T>{detail::sample_of(x_view, n, samples), detail::sample_of(dy_view, n, samples)};
+    return detail::Inputs(detail::sample_of(x_view, n, samples), detail::sample_of(dy_view, n, samples));
   };
   for (Index n = 0; n < samples; ++n) {
-    detail::collect_gradients<D, T>(device, pair_of(n), detail::FillNormalize<T>{moments_view, {}, options.epsilon},
-                                    sums, memory.get());
+    detail::collect_gradients(device, pair_of(n), detail::FillNormalize<T>{moments_view, {}, options.epsilon}, sums,
+                              memory.get());
     detail::add_gamma_gradient(moments_view, sums.dy_centered.data(), options.epsilon, gamma_gradient.row(n).data(),
                                channels);
     const Parameter* const of_sample = detail::row_or_null(gamma, n);
@@ -185,13 +186,13 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   }
   const auto dx_view = detail::view_of(dx, axis);
   for (Index n = 0; n < samples; ++n) {
-    const detail::PairOf<T> x_dy = pair_of(n);
+    const auto x_dy = pair_of(n);
     const auto to = detail::sample_of(dx_view, n, samples);
     if (to.shape.size() == 0) continue;
     using Formula = detail::InputGradientFormula<Identity>;
     const detail::FillSampleGradient<T> fill{moments_view, scaled, detail::row_or_null(gamma, n), options.epsilon};
-    const detail::Partition partition = detail::make_linear_partition<T>(detail::grid_of(x_dy, to), 2);
-    detail::run(device, detail::Map<T, Formula, detail::ScalarOf<DX>>(partition, x_dy, to), fill, memory.get());
+    const detail::Partition partition = detail::make_linear_partition(detail::grid_of(x_dy, to), 2);
+    detail::run(device, detail::make_map<Formula>(partition, x_dy, to), fill, memory.get());
   }
 }
 

@@ -72,36 +72,35 @@ void collect_moments(const D& device, const View<const T>& x, BasicMoments<Stati
                      Workspace<T>& workspace) {
   prepare(moments, x.shape);
   if (x.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(std::array{x}), 1);
-  run(device, Reduction<T, MomentFormula>(partition, {x}, nullptr, moments.mean.data(), moments.m2.data()),
+  const Inputs in(x);
+  const Partition partition = make_partition(grid_of(in), 1);
+  run(device, make_reduction<MomentFormula>(partition, in, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, workspace);
 }
 
-/// x, or x and z.
-template <class T, std::size_t N>
-using Inputs = std::array<View<const T>, N>;
+/// The formula for x, or for x and z.
+template <class Act, class In>
+using NormalizeFormulaOf = std::conditional_t<In::count == 1, NormalizeFormula<Act>, NormalizeAddFormula<Act>>;
 
-template <class Act, std::size_t N>
-using NormalizeFormulaOf = std::conditional_t<N == 1, NormalizeFormula<Act>, NormalizeAddFormula<Act>>;
-
-template <Device D, class T, std::size_t N, class Act, class Out>
-void normalize(const D& device, const Inputs<T, N>& in, const View<Out>& y, const FillNormalize<T, Act>& fill,
+template <Device D, class In, class T, class Act, class Out>
+void normalize(const D& device, const In& in, const View<Out>& y, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
-  const Partition partition = make_linear_partition<T>(grid_of(in, y), N);
-  run(device, Map<T, NormalizeFormulaOf<Act, N>, Out>(partition, in, y), fill, workspace);
+  const Partition partition = make_linear_partition(grid_of(in, y), In::count);
+  run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, y), fill, workspace);
 }
 
 /// collect_moments and normalize, together where the cache allows.
-template <Device D, class T, std::size_t N, class Act, class Out>
-void normalize_batch(const D& device, const Inputs<T, N>& in, const View<Out>& y, BasicMoments<StatisticOf<T>>& moments,
+template <Device D, class In, class T, class Act, class Out>
+void normalize_batch(const D& device, const In& in, const View<Out>& y, BasicMoments<StatisticOf<T>>& moments,
                      const Parameters<T>& parameters, double epsilon, const Act& activation, Workspace<T>& workspace) {
   prepare(moments, y.shape);
   if (y.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid_of(in, y), N);
+  const Partition partition = make_partition(grid_of(in, y), In::count);
+  const Inputs x(in.template get<0>());
   run(device, NoMap{}, NoCoefficients{},
-      Reduction<T, MomentFormula>(partition, {in[0]}, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, Map<T, NormalizeFormulaOf<Act, N>, Out>(partition_after<T>(partition, N), in, y),
+      make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()), NoCoefficients{},
+      make_map<NormalizeFormulaOf<Act, In>>(partition_after(partition, In::count), in, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
@@ -169,7 +168,7 @@ void normalize(const D& device, const X& x, const BasicMoments<StatisticOf<detai
   detail::resize_like(y, x);
   detail::WorkspaceOrOwn<T> memory(workspace);
   detail::normalize(
-      device, detail::Inputs<T, 1>{x_view}, detail::view_of(y, axis),
+      device, detail::Inputs(x_view), detail::view_of(y, axis),
       detail::FillNormalize<T>{
           detail::view_of(moments), {detail::data_or_null(gamma), detail::data_or_null(beta)}, options.epsilon},
       memory.get());

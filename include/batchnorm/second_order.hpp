@@ -94,8 +94,8 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
   detail::require_input<X, V>();
   detail::require_output<X, TY>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
-  const detail::PairOf<T> x_v{detail::view_of(x, axis), detail::view_of(direction.x, axis)};
-  const Shape& shape = x_v[0].shape;
+  const detail::Inputs x_v(detail::view_of(x, axis), detail::view_of(direction.x, axis));
+  const Shape& shape = x_v.shape();
   detail::check_direction(function, x, shape, moments, gamma.size(), direction, options, statistics);
   detail::check_output(function, "ty", ty, x);
   detail::check_overlap(function, "ty", ty, "x", x);
@@ -110,7 +110,7 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
                                     detail::data_or_null(direction.gamma),
                                     detail::data_or_null(direction.beta),
                                     options.epsilon};
-  detail::tangent<D, T>(device, x_v, detail::view_of(ty, axis), fill, statistics, memory.get());
+  detail::tangent(device, x_v, detail::view_of(ty, axis), fill, statistics, memory.get());
 }
 
 /// Double backward: the gradients of a loss that depends on dx, dgamma and dbeta, such as a gradient penalty.
@@ -154,9 +154,8 @@ void double_backward(const D& device, const X& x, const DY& dy,
   detail::require_output<X, GX>();
   detail::require_output<X, GDY>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
-  const std::array<detail::View<const T>, 3> x_dy_v{detail::view_of(x, axis), detail::view_of(dy, axis),
-                                                    detail::view_of(direction.x, axis)};
-  const Shape& shape = x_dy_v[0].shape;
+  const detail::Inputs x_dy_v(detail::view_of(x, axis), detail::view_of(dy, axis), detail::view_of(direction.x, axis));
+  const Shape& shape = x_dy_v.shape();
   detail::check_direction(function, x, shape, moments, gamma.size(), direction, options, statistics);
   detail::check_second_gradients(function, x, dy, direction, gradients);
   detail::resize_like(gradients.x, x);
@@ -171,15 +170,17 @@ void double_backward(const D& device, const X& x, const DY& dy,
   const Sums sums(memory.get().keep(Sums::arrays * shape.channels), shape.channels);
   const detail::FillTangent<T> fill_tangent{
       moments_view, sums, detail::data_or_null(gamma), v_gamma, detail::data_or_null(direction.beta), options.epsilon};
-  detail::tangent<D, T>(device, {x_dy_v[0], x_dy_v[2]}, detail::view_of(gradients.dy, axis), fill_tangent, statistics,
-                        memory.get());
-  detail::sum_products<D, T>(device, x_dy_v, moments_view, sums, statistics, memory.get());
+  const auto& [x_view, dy_view, v_view] = x_dy_v.views;
+  detail::tangent(device, detail::Inputs(x_view, v_view), detail::view_of(gradients.dy, axis), fill_tangent, statistics,
+                  memory.get());
+  detail::sum_products(device, x_dy_v, moments_view, sums, statistics, memory.get());
   const auto gx = detail::view_of(gradients.x, axis);
   if (statistics == Statistics::of_batch) {
     const detail::FillSecondGradient<T> fill{moments_view, sums, detail::data_or_null(gamma), v_gamma, options.epsilon};
-    detail::second_input_gradient<D, T>(device, x_dy_v, gx, fill, memory.get());
+    detail::second_input_gradient(device, x_dy_v, gx, fill, memory.get());
   } else if (v_gamma != nullptr) {
-    detail::scale_gradient<D, T>(device, x_dy_v[1], gx, {moments_view, v_gamma, options.epsilon}, memory.get());
+    const detail::FillScale<T> fill{moments_view, v_gamma, options.epsilon};
+    detail::scale_gradient(device, dy_view, gx, fill, memory.get());
   } else {
     gradients.x.setZero();
   }

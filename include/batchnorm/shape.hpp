@@ -87,13 +87,12 @@ using ScalarOf = std::remove_const_t<typename TraitsOf<X>::Scalar>;
 
 /// A sentence for each type that does not fit, instead of pages of substitution failure.
 template <class X>
-constexpr void require_tensor() {
+constexpr void require_memory() {
   static_assert(TraitsOf<X>::ok,
                 "batchnorm: this argument is not a tensor in memory. Evaluate the expression first, for example into "
                 "an Eigen::Tensor, Matrix or Array.");
   if constexpr (TraitsOf<X>::ok) {
     static_assert(TraitsOf<X>::rank >= 2, "batchnorm: a tensor needs at least two axes, one of them the channels.");
-    static_assert(!std::is_integral_v<ScalarOf<X>>, "batchnorm: integers cannot be normalized. Convert to float.");
     if constexpr (is_dense_rank_2<std::remove_cvref_t<X>>()) {
       static_assert(std::remove_cvref_t<X>::InnerStrideAtCompileTime == 1,
                     "batchnorm: a matrix needs unit inner stride (an outer stride is welcome). Evaluate it first.");
@@ -101,9 +100,16 @@ constexpr void require_tensor() {
   }
 }
 
+template <class X>
+constexpr void require_tensor() {
+  require_memory<X>();
+  static_assert(!std::is_integral_v<ScalarOf<X>>, "batchnorm: integers cannot be normalized. Convert to float.");
+}
+
+/// Y may have any scalar.
 template <class X, class Y>
 constexpr void require_same_layout() {
-  require_tensor<Y>();
+  require_memory<Y>();
   if constexpr (TraitsOf<X>::ok && TraitsOf<Y>::ok) {
     static_assert(TraitsOf<X>::rank == TraitsOf<Y>::rank, "batchnorm: all tensors of a call have the same rank.");
     static_assert(TraitsOf<X>::row_major == TraitsOf<Y>::row_major,
@@ -113,9 +119,10 @@ constexpr void require_same_layout() {
 
 template <class X, class Y>
 constexpr void require_input() {
+  require_tensor<Y>();
   require_same_layout<X, Y>();
-  static_assert(!TraitsOf<X>::ok || !TraitsOf<Y>::ok || std::is_same_v<ScalarOf<X>, ScalarOf<Y>>,
-                "batchnorm: all inputs of a call have the same scalar.");
+  static_assert(!TraitsOf<X>::ok || !TraitsOf<Y>::ok || std::is_same_v<ComputeOf<ScalarOf<X>>, ComputeOf<ScalarOf<Y>>>,
+                "batchnorm: all inputs of a call have the same scalar, or mix float, Eigen::bfloat16 and Eigen::half.");
 }
 
 template <class X, class Scalar>

@@ -2,9 +2,9 @@
 #include <batchnorm/batchnorm.hpp>
 
 #ifdef MUST_NOT_COMPILE
-using Gradient = Eigen::MatrixXf;
+using Gradient = Eigen::MatrixXd;
 #else
-using Gradient = Eigen::Matrix<Eigen::bfloat16, Eigen::Dynamic, Eigen::Dynamic>;
+using Gradient = Eigen::Matrix<Eigen::half, Eigen::Dynamic, Eigen::Dynamic>;
 #endif
 
 void backward(batchnorm::BatchNorm<Eigen::bfloat16>& layer,

@@ -14,7 +14,7 @@ namespace batchnorm::detail {
 /// stay apart because gx has inv_std^2 in all terms: at a std of 1e-20 that leaves the range of float, where
 /// dy * inv_std and v * inv_std do so no sooner than dx and ty.
 struct SecondGradientFormula {
-  static constexpr int inputs = 3, weights = no_weights;  // x, dy, v
+  static constexpr std::size_t inputs = 3, weights = no_weights;  // x, dy, v
   enum Coefficient { center, inv_std, dy_scale, v_scale, xhat_scale, shift, coefficients };
 
   template <class V>
@@ -164,54 +164,53 @@ void second_gamma_gradient(const MomentsView<Statistic>& moments, const Directio
 }
 
 /// ty, and the sums of v where the statistics are of the batch. Where they are not, x is read only if gamma moves.
-template <Device D, class T, class Out>
-void tangent(const D& device, const PairOf<T>& x_v, const View<Out>& ty, const FillTangent<T>& fill,
-             Statistics statistics, Workspace<T>& workspace) {
+template <Device D, class In, class T, class Out>
+void tangent(const D& device, const In& x_v, const View<Out>& ty, const FillTangent<T>& fill, Statistics statistics,
+             Workspace<T>& workspace) {
   const DirectionSums<StatisticOf<T>>& sums = fill.sums;
   if (statistics == Statistics::constant && fill.v_gamma == nullptr) {
     const MomentsView<StatisticOf<T>> with_mean_zero{fill.moments.count, sums.v, fill.moments.m2};
     const FillNormalize<T> fill_v{with_mean_zero, {fill.gamma, fill.v_beta}, fill.epsilon};
-    return normalize<D, T>(device, Inputs<T, 1>{x_v[1]}, ty, fill_v, workspace);
+    return normalize(device, Inputs(x_v.template get<1>()), ty, fill_v, workspace);
   }
   using Formula = InputGradientFormula<Identity>;
   const Grid grid = grid_of(x_v, ty);
   if (statistics == Statistics::constant) {
-    return run(device, Map<T, Formula, Out>(make_linear_partition<T>(grid, 2), x_v, ty), fill, workspace);
+    return run(device, make_map<Formula>(make_linear_partition(grid, 2), x_v, ty), fill, workspace);
   }
-  const Partition partition = make_partition<T>(grid, 2);
+  const Partition partition = make_partition(grid, 2);
   run(device, NoMap{}, NoCoefficients{},
-      Reduction<T, GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
-      NoCoefficients{}, Map<T, Formula, Out>(partition_after<T>(partition, 2), x_v, ty), fill, workspace);
+      make_reduction<GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
+      NoCoefficients{}, make_map<Formula>(partition_after(partition, 2), x_v, ty), fill, workspace);
 }
 
 /// Of each channel: the sum of b, and that of b * (a - center).
-template <Device D, class T>
-void sum_pair(const D& device, const PairOf<T>& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
+template <Device D, class In, class T>
+void sum_pair(const D& device, const In& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
               StatisticOf<T>* product_sum, Workspace<T>& workspace) {
-  const Partition partition = make_partition<T>(grid_of(a_b), 2);
-  run(device, Reduction<T, GradientFormula<Identity>>(partition, a_b, center, sum, product_sum), NoCoefficients{},
+  const Partition partition = make_partition(grid_of(a_b), 2);
+  run(device, make_reduction<GradientFormula<Identity>>(partition, a_b, center, sum, product_sum), NoCoefficients{},
       workspace);
 }
 
 /// The sums of dy, alone and with v, whose own ones are there.
-template <Device D, class T>
-void sum_products(const D& device, const std::array<View<const T>, 3>& x_dy_v,
-                  const MomentsView<StatisticOf<T>>& moments, const DirectionSums<StatisticOf<T>>& sums,
-                  Statistics statistics, Workspace<T>& workspace) {
-  const auto& [x, dy, v] = x_dy_v;
+template <Device D, class In, class T>
+void sum_products(const D& device, const In& x_dy_v, const MomentsView<StatisticOf<T>>& moments,
+                  const DirectionSums<StatisticOf<T>>& sums, Statistics statistics, Workspace<T>& workspace) {
+  const auto& [x, dy, v] = x_dy_v.views;
   if (statistics == Statistics::of_batch) {
-    sum_pair<D, T>(device, {x, dy}, moments.mean, sums.dy_mean, sums.dy_centered, workspace);
+    sum_pair(device, Inputs(x, dy), moments.mean, sums.dy_mean, sums.dy_centered, workspace);
     for (Index c = 0; c < x.shape.channels; ++c) sums.dy_mean[c] /= moments.count;
   }
   // Centered, for the products of means would cancel; the other sum is that of v once more.
-  sum_pair<D, T>(device, {dy, v}, sums.dy_mean, sums.v, sums.v_dy, workspace);
+  sum_pair(device, Inputs(dy, v), sums.dy_mean, sums.v, sums.v_dy, workspace);
 }
 
-template <Device D, class T, class Out>
-void second_input_gradient(const D& device, const std::array<View<const T>, 3>& x_dy_v, const View<Out>& gx,
-                           const FillSecondGradient<T>& fill, Workspace<T>& workspace) {
-  const Partition partition = make_linear_partition<T>(grid_of(x_dy_v, gx), 3);
-  run(device, Map<T, SecondGradientFormula, Out>(partition, x_dy_v, gx), fill, workspace);
+template <Device D, class In, class T, class Out>
+void second_input_gradient(const D& device, const In& x_dy_v, const View<Out>& gx, const FillSecondGradient<T>& fill,
+                           Workspace<T>& workspace) {
+  const Partition partition = make_linear_partition(grid_of(x_dy_v, gx), 3);
+  run(device, make_map<SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

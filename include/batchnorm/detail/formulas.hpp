@@ -19,14 +19,14 @@ bool is_reliable(Compute sum, Compute count) {
 }
 
 /// A formula may have weights among its inputs: one for each position, the same for all channels.
-inline constexpr int no_weights = -1;
+inline constexpr std::size_t no_weights = std::size_t(-1);
 
 template <class Formula>
 inline constexpr bool has_weights = Formula::weights != no_weights;
 
 /// Per channel, first: mean; second: m2, the sum of squared deviations from it.
 struct MomentFormula {
-  static constexpr int inputs = 1, weights = no_weights;  // x
+  static constexpr std::size_t inputs = 1, weights = no_weights;  // x
   enum Coefficient { center, coefficients };
   static constexpr bool finds_mean = true;
 
@@ -77,7 +77,7 @@ struct MomentFormula {
 /// y = act((x - center) * scale + shift). Never x * a + b: at mean 1e6 and std 1 that is wrong in the second digit.
 template <class Act>
 struct NormalizeFormula {
-  static constexpr int inputs = 1, weights = no_weights;  // x
+  static constexpr std::size_t inputs = 1, weights = no_weights;  // x
   enum Coefficient { center, scale, shift, constants };
   static constexpr int coefficients = constants + constants_of<Act>;
 
@@ -91,7 +91,7 @@ struct NormalizeFormula {
 /// y = act((x - center) * scale + shift + z).
 template <class Act>
 struct NormalizeAddFormula {
-  static constexpr int inputs = 2, weights = no_weights;  // x, z
+  static constexpr std::size_t inputs = 2, weights = no_weights;  // x, z
   using Normalize = NormalizeFormula<Identity>;
   static constexpr int constants = Normalize::coefficients, coefficients = constants + constants_of<Act>;
 
@@ -106,7 +106,7 @@ struct NormalizeAddFormula {
 /// coefficients are those of NormalizeFormula.
 template <class Act>
 struct GradientFormula {
-  static constexpr int inputs = 2, weights = no_weights;  // x, dy
+  static constexpr std::size_t inputs = 2, weights = no_weights;  // x, dy
   using Normalize = NormalizeFormula<Act>;
   enum Coefficient { center = Normalize::center };
   static constexpr int coefficients = is_identity<Act> ? 1 : Normalize::coefficients;
@@ -159,7 +159,7 @@ struct GradientFormula {
 /// two factors of (x - center) stay apart because their product leaves the range of float at a std of 1e19 or 1e-20.
 template <class Act>
 struct InputGradientFormula {
-  static constexpr int inputs = 2, weights = no_weights;  // x, dy
+  static constexpr std::size_t inputs = 2, weights = no_weights;  // x, dy
   enum Coefficient { center, inv_std, scale, xhat_scale, shift, beta, constants };
   static constexpr int coefficients = is_identity<Act> ? beta : constants + constants_of<Act>;
 
@@ -217,7 +217,7 @@ struct InputGradientOfOutputFormula : InputGradientFormula<Identity> {
 /// dz = dy * act'(y), from the output y: for the activations above, act'(y) = act'(v).
 template <class Act>
 struct ActivationGradientFormula {
-  static constexpr int inputs = 2, weights = no_weights;  // y, dy
+  static constexpr std::size_t inputs = 2, weights = no_weights;  // y, dy
   static constexpr int coefficients = std::max(constants_of<Act>, 1);
 
   template <class V>

@@ -40,12 +40,12 @@ struct FillInputGradientOfOutput {
 };
 
 /// collect_gradients from the output. `centers` is scratch.
-template <Device D, class T, class Act>
-void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const FillInputGradientOfOutput<T, Act>& fill,
+template <Device D, class In, class T, class Act>
+void collect_gradients_of_output(const D& device, const In& y_dy, const FillInputGradientOfOutput<T, Act>& fill,
                                  BasicGradientSums<StatisticOf<T>>& sums, Vector<StatisticOf<T>>& centers,
                                  Workspace<T>& workspace) {
   using Statistic = StatisticOf<T>;
-  const Shape& shape = y_dy[0].shape;
+  const Shape& shape = y_dy.shape();
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
   centers.setZero(shape.channels);
@@ -53,9 +53,9 @@ void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const F
     for (Index c = 0; c < shape.channels; ++c) centers[c] = Statistic(fill.parameters.beta[c]);
   }
   using Formula = OutputGradientFormula<Act>;
-  const Partition partition = make_partition<T>(grid_of(y_dy), 2);
-  run(device, Reduction<T, Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
-      FillActivation<T, Act, Formula::constants>{fill.activation}, workspace);
+  const Partition partition = make_partition(grid_of(y_dy), 2);
+  run(device, make_reduction<Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
+      FillActivation<typename In::First, Act, Formula::constants>{fill.activation}, workspace);
   // sum g (v - beta) = gamma inv_std sum g (x - mean).
   for (Index c = 0; c < shape.channels; ++c) {
     Statistic inv_std;
@@ -65,12 +65,12 @@ void collect_gradients_of_output(const D& device, const PairOf<T>& y_dy, const F
   }
 }
 
-template <Device D, class T, class Act, class Out>
-void input_gradient_of_output(const D& device, const PairOf<T>& y_dy, const View<Out>& dx,
+template <Device D, class In, class T, class Act, class Out>
+void input_gradient_of_output(const D& device, const In& y_dy, const View<Out>& dx,
                               const FillInputGradientOfOutput<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_linear_partition<T>(grid_of(y_dy, dx), 2);
-  run(device, Map<T, InputGradientOfOutputFormula<Act>, Out>(partition, y_dy, dx), fill, workspace);
+  const Partition partition = make_linear_partition(grid_of(y_dy, dx), 2);
+  run(device, make_map<InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

@@ -25,6 +25,7 @@ inline constexpr Index min_column_rows = 16;
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
 struct Grid {
   Shape shape;
+  Index value_bytes;
   bool by_columns;
   Index positions;
   Index pieces;    // of a run
@@ -38,6 +39,7 @@ struct Grid {
 
   /// Values per channel in the positions before this one.
   Index values_before(Index position) const { return run_of(position) * shape.inner + piece_begin(position); }
+  Index bytes() const { return shape.size() * value_bytes; }
 };
 
 /// How far ahead kernels ask for memory, where tensors do not stay in the caches. Outputs too: a store waits until its
@@ -60,11 +62,12 @@ struct Part {
 /// A weighted row has one weight: rows are then neither folded nor made of runs.
 template <class T>
 Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels, bool weighted) {
+  const Index value_bytes = static_cast<Index>(sizeof(T));
   const Index lanes = pack_bytes / static_cast<Index>(std::min<std::size_t>(sizeof(ComputeOf<T>), 8));
   const bool short_runs =
       weighted ? shape.inner == 1 : shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
   const Index pieces = ceil_div(shape.inner, piece_length);
-  Grid grid{shape, dense_channels && short_runs, shape.outer * pieces, pieces};
+  Grid grid{shape, value_bytes, dense_channels && short_runs, shape.outer * pieces, pieces};
   const Index width = shape.channels * shape.inner;
   if (!weighted && grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
     const Index fold = lanes / std::gcd(lanes, width);
@@ -102,12 +105,10 @@ inline constexpr Index small_parts = 4;                       // of what one par
 /// What fits in L2 as a whole is one part, or by runs a few for threads to share. Else it is cut along the channels,
 /// where a part that holds whole channels stays in a cache and does not read too short stretches of each row; all else
 /// is cut along the positions. (Rows that are folded have few channels: they stay whole.)
-template <class T>
-Partition make_partition(const Grid& grid, Index tensors) {
+inline Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
   const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);
-  const Index value_bytes = static_cast<Index>(sizeof(T));
-  const Index channel_bytes = std::max<Index>(shape.count() * value_bytes, 1);
+  const Index channel_bytes = std::max<Index>(shape.count() * grid.value_bytes, 1);
   const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
   if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
     const bool shared = !grid.by_columns && channels * channel_bytes >= min_parallel_bytes;
@@ -115,10 +116,10 @@ Partition make_partition(const Grid& grid, Index tensors) {
     return {grid, 1, positions, ceil_div(channels, step), step};
   }
   if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
-    const bool short_runs = shape.inner * value_bytes < pack_bytes;
+    const bool short_runs = shape.inner * grid.value_bytes < pack_bytes;
     const Index fitting = short_runs ? resident_bytes / tensors : part_bytes;
     const Index step = std::clamp<Index>(fitting / channel_bytes, 1, std::min(max_step, channels));
-    const bool long_stretches = !short_runs || step * shape.inner * value_bytes >= min_stretch;
+    const bool long_stretches = !short_runs || step * shape.inner * grid.value_bytes >= min_stretch;
     if (step < channels && long_stretches) return {grid, 1, positions, ceil_div(channels, step), step};
   }
   const Index step = grid.by_columns ? std::min(max_step, channels) : 1;
@@ -130,17 +131,16 @@ Partition make_partition(const Grid& grid, Index tensors) {
 
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns of runs a part is cut along the channels all the same, so that their coefficients stay in the cache.)
-template <class T>
-Partition make_linear_partition(const Grid& grid, Index tensors) {
+inline Partition make_linear_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
-  const Index value_bytes = static_cast<Index>(sizeof(T)), run_bytes = std::max<Index>(shape.inner * value_bytes, 1);
+  const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);
   // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
   if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
-  if (grid.by_columns && shape.inner > 1) return make_partition<T>(grid, tensors);
+  if (grid.by_columns && shape.inner > 1) return make_partition(grid, tensors);
   const Index channel_step = std::clamp<Index>(part_bytes / run_bytes, 1, channels);
   const Index runs = std::max<Index>(part_bytes / (channel_step * run_bytes), 1);
-  const Index pieces = run_bytes <= part_bytes ? grid.pieces : ceil_div(part_bytes, piece_length * value_bytes);
+  const Index pieces = run_bytes <= part_bytes ? grid.pieces : ceil_div(part_bytes, piece_length * grid.value_bytes);
   const Index position_step = std::min(runs * pieces, positions);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, channel_step), channel_step};
 }

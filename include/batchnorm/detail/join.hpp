@@ -16,9 +16,9 @@ struct ChannelSums {
 };
 
 /// The columns of each channel, together, without their errors.
-template <class Compute, class Statistic>
+template <class Compute_, class Statistic>
 struct JoinColumns {
-  using Scalar = Compute;
+  using Compute = Compute_;
   const Compute* center;
   Sums<Compute*> columns;
   Index channels, inner, fold;  // columns: fold x channels x inner

@@ -37,10 +37,10 @@ inline constexpr auto lane_masks = [] {
   return masks;
 }();
 
-/// Whether kernels for this scalar use vectors at all.
-template <class Scalar>
-inline constexpr bool has_vectors = BATCHNORM_VECTORS && (std::is_same_v<Scalar, float> ||
-                                                          std::is_same_v<Scalar, double> || is_16_bit<Scalar>);
+/// Whether kernels compute with vectors of this type at all.
+template <class Compute>
+inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
+                                    (std::is_same_v<Compute, float> || std::is_same_v<Compute, double>);
 
 /// A vector of `Bytes` bytes to compute with, over an array of T; Bytes 0: one plain value.
 template <class T, class Compute_, int Bytes>

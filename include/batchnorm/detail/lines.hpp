@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
+#include "batchnorm/detail/grid.hpp"
+#include "batchnorm/detail/inputs.hpp"
 #include "batchnorm/detail/lanes.hpp"
 
 // What a kernel walks. The kernels of sum_kernels.hpp and map_kernels.hpp are the inner loops, each compiled for every
@@ -11,35 +14,111 @@
 
 namespace batchnorm::detail {
 
+/// A place in each input. Which one `k` means is known once an unrolled loop has been compiled.
+template <class In>
+class Pointers;
+template <class... T>
+class Pointers<Inputs<T...>> {
+ public:
+  using In = Inputs<T...>;
+
+  /// Value `offset` behind the beginning of a channel's run.
+  Pointers(const In& in, Index outer, Index channel, Index offset)
+      : at_(std::apply(
+            [&](const auto&... view) {
+              return Places{(view.data + outer * view.outer_stride + channel * view.channel_stride + offset)...};
+            },
+            in.views)) {}
+
+  template <std::size_t k>
+  BATCHNORM_INLINE const auto* get() const {
+    return std::get<k>(at_);
+  }
+
+  BATCHNORM_INLINE void advance(std::size_t k, Index by) {
+    visit(at_, k, [&](auto& at) BATCHNORM_INLINE_LAMBDA { at += by; });
+  }
+
+  /// The vector `offset` values further on.
+  template <class L>
+  BATCHNORM_INLINE void load(typename L::V& v, std::size_t k, Index offset) const {
+    visit(at_, k, [&]<class S>(const S* at) BATCHNORM_INLINE_LAMBDA { LanesOver<L, S>::load(v, at + offset); });
+  }
+  /// All lanes the value `offset` values further on.
+  template <class L>
+  BATCHNORM_INLINE void fill(typename L::V& v, std::size_t k, Index offset) const {
+    visit(at_, k,
+          [&](const auto* at) BATCHNORM_INLINE_LAMBDA { L::fill(v, static_cast<typename L::Compute>(at[offset])); });
+  }
+  template <class L>
+  BATCHNORM_INLINE void prefetch(std::size_t k, Index offset, Index ahead) const {
+    visit(at_, k, [&]<class S>(const S* at) BATCHNORM_INLINE_LAMBDA { LanesOver<L, S>::prefetch(at + offset, ahead); });
+  }
+
+ private:
+  using Places =
+      std::conditional_t<In::uniform, std::array<const typename In::First*, In::count>, std::tuple<const T*...>>;
+
+  template <std::size_t first = 0, class P, class F>
+  BATCHNORM_INLINE static void visit(P& places, std::size_t k, const F& f) {
+    if constexpr (In::uniform) {
+      f(places[k]);
+    } else if (k == first) {
+      f(std::get<first>(places));
+    } else if constexpr (first + 1 < In::count) {
+      visit<first + 1>(places, k, f);
+    }
+  }
+
+  Places at_;
+};
+
+/// A number for each input.
+template <class In>
+using ForEach = std::array<Index, In::count>;
+
 /// Rows of columns, or runs: `lines` of `length` values, `stride` apart in each input.
-template <class T, int Inputs>
+template <class In>
 struct Lines {
-  std::array<const T*, Inputs> in;
-  std::array<Index, Inputs> stride;
+  Pointers<In> in;
+  ForEach<In> stride;
   Index lines;
   Index length;
   Index ahead;  // how far, in values, a kernel asks for memory in advance; 0: not at all
 
-  /// From `offset` in a line on.
-  BATCHNORM_INLINE Lines from(Index line, Index offset) const {
-    Lines result = *this;
+  BATCHNORM_INLINE Pointers<In> place(Index line, Index offset) const {
+    Pointers<In> result = in;
 #pragma GCC unroll 8
-    for (std::size_t k = 0; k < Inputs; ++k) result.in[k] += line * stride[k] + offset;
+    for (std::size_t k = 0; k < In::count; ++k) result.advance(k, line * stride[k] + offset);
     return result;
   }
+  BATCHNORM_INLINE Lines from(Index line) const { return {place(line, 0), stride, lines, length, ahead}; }
 };
 
+/// `lines` of `length` values from a place on, `step` rows of the tensor apart.
+template <class In>
+Lines<In> lines_at(const In& in, const Pointers<In>& place, Index lines, Index length, Index step = 1) {
+  return {place, in.map([&](const auto& view) { return step * view.outer_stride; }), lines, length,
+          values_ahead<typename In::Widest>(in.shape())};
+}
+
 /// The runs of several channels, `stride` apart in each input.
-template <class T, int Inputs>
+template <class In>
 struct ChannelRuns {
-  Lines<T, Inputs> runs;  // of the first channel
-  std::array<Index, Inputs> stride;
+  Lines<In> runs;  // of the first channel
+  ForEach<In> stride;
   Index channels;
 
-  BATCHNORM_INLINE Lines<T, Inputs> of(Index c) const {
-    Lines<T, Inputs> result = runs;
+  /// Behind a channel's only line comes the next channel.
+  ChannelRuns(const In& in, const Lines<In>& of_first, Index count)
+      : runs(of_first), stride(in.map([](const auto& view) { return view.channel_stride; })), channels(count) {
+    if (runs.lines == 1) runs.stride = stride;
+  }
+
+  BATCHNORM_INLINE Lines<In> of(Index c) const {
+    Lines<In> result = runs;
 #pragma GCC unroll 8
-    for (std::size_t k = 0; k < Inputs; ++k) result.in[k] += c * stride[k];
+    for (std::size_t k = 0; k < In::count; ++k) result.in.advance(k, c * stride[k]);
     return result;
   }
 };

@@ -11,13 +11,14 @@
 
 namespace batchnorm::detail {
 
-template <class T, class Compute, class Formula, class Out>
+template <class In, class Formula, class Out>
 class PartMap {
  public:
+  using Compute = typename In::Compute;
   using Coefficients = std::array<Compute*, Formula::coefficients>;
   Grid grid;
   Part part;
-  std::array<View<const T>, Formula::inputs> in;
+  In in;
   View<Out> out;
   Coefficients per_channel;  // of every channel of the tensor
   Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
@@ -39,15 +40,11 @@ class PartMap {
       const Index run = grid.run_of(p), offset = grid.piece_begin(p);
       const Index end = grid.pieces == 1 ? part.end : std::min(part.end, (run + 1) * grid.pieces);
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
-      ChannelRuns<T, Formula::inputs> channels{
-          lines_at(run, part.channel_begin, offset, grid.pieces == 1 ? end - p : 1, length), {}, part.channels()};
-      for (std::size_t k = 0; k < in.size(); ++k) channels.stride[k] = in[k].channel_stride;
+      const Pointers<In> first(in, run, part.channel_begin, offset);
+      const ChannelRuns<In> channels(in, lines_at(in, first, grid.pieces == 1 ? end - p : 1, length), part.channels());
       OutputLines<Out> to = output_at(run, part.channel_begin, offset);
-      if (channels.runs.lines == 1) {
-        channels.runs.stride = channels.stride;  // behind a channel's only line comes the next channel
-        to.stride = out.channel_stride;
-      }
-      dispatch(MapRuns<T, Compute, Formula, Out>{channels, to, out.channel_stride, coefficients}, length);
+      if (channels.runs.lines == 1) to.stride = out.channel_stride;
+      dispatch(MapRuns<In, Formula, Out>{channels, to, out.channel_stride, coefficients}, length);
       p = end;
     }
   }
@@ -56,29 +53,20 @@ class PartMap {
     const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
     const bool dense = is_dense();
     const Index length = dense ? rows * width : width;
-    const auto lines = lines_at(part.begin, part.channel_begin, 0, dense ? 1 : rows, length);
-    dispatch(MapRows<T, Compute, Formula, Out>{lines, output_at(part.begin, part.channel_begin, 0),
-                                               column_coefficients(), width},
-             length);
+    const auto lines = lines_at(in, Pointers<In>(in, part.begin, part.channel_begin, 0), dense ? 1 : rows, length);
+    dispatch(
+        MapRows<In, Formula, Out>{lines, output_at(part.begin, part.channel_begin, 0), column_coefficients(), width},
+        length);
   }
 
-  Lines<T, Formula::inputs> lines_at(Index outer, Index channel, Index offset, Index lines, Index length) const {
-    Lines<T, Formula::inputs> result{{}, {}, lines, length, values_ahead<T>(grid.shape)};
-    for (std::size_t k = 0; k < in.size(); ++k) {
-      result.in[k] = in[k].data + outer * in[k].outer_stride + channel * in[k].channel_stride + offset;
-      result.stride[k] = in[k].outer_stride;
-    }
-    return result;
-  }
   OutputLines<Out> output_at(Index outer, Index channel, Index offset) const {
     return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride};
   }
 
   /// Whether the rows of the part follow one another without gaps.
   bool is_dense() const {
-    bool dense = !has_weights<Formula> && part.channels() == grid.shape.channels && out.dense_rows();
-    for (const auto& view : in) dense = dense && view.dense_rows();
-    return dense;
+    return !has_weights<Formula> && part.channels() == grid.shape.channels && out.dense_rows() &&
+           in.all([](const auto& view) { return view.dense_rows(); });
   }
 
   /// Coefficients column by column. Behind the last one the row begins again, if it is the whole row.

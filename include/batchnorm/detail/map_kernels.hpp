@@ -12,16 +12,15 @@
 namespace batchnorm::detail {
 
 /// Values of a line, given where their coefficients come from.
-template <class L, class Formula, class Coefficients>
-BATCHNORM_INLINE void map_at(const std::array<const typename L::Scalar*, Formula::inputs>& in, Index i,
-                             const Coefficients& coefficients, typename L::V& result) {
+template <class L, class Formula, class In, class Coefficients>
+BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients& coefficients, typename L::V& result) {
   typename L::V v[Formula::inputs], c[Formula::coefficients];
 #pragma GCC unroll 8
-  for (int k = 0; k < Formula::inputs; ++k) {
+  for (std::size_t k = 0; k < Formula::inputs; ++k) {
     if (Coefficients::by_columns && k == Formula::weights) {
-      L::fill(v[k], static_cast<typename L::Compute>(*in[static_cast<std::size_t>(k)]));
+      in.template fill<L>(v[k], k, 0);
     } else {
-      L::load(v[k], in[static_cast<std::size_t>(k)] + i);
+      in.template load<L>(v[k], k, i);
     }
   }
 #pragma GCC unroll 8
@@ -39,9 +38,8 @@ struct OutputLines {
 };
 
 /// The last whole vector and one that ends with the line, which share values: both are read before either is written.
-template <class L, class Formula, class Out, class Coefficients>
-BATCHNORM_INLINE void map_end(const std::array<const typename L::Scalar*, Formula::inputs>& in, Out* out, Index length,
-                              Coefficients& coefficients) {
+template <class L, class Formula, class In, class Out, class Coefficients>
+BATCHNORM_INLINE void map_end(const Pointers<In>& in, Out* out, Index length, Coefficients& coefficients) {
   using To = LanesOver<L, Out>;
   const Index whole = length - length % L::count - L::count, shifted = length - L::count;
   typename L::V result, last;
@@ -54,19 +52,18 @@ BATCHNORM_INLINE void map_end(const std::array<const typename L::Scalar*, Formul
 }
 
 /// The first `whole` values of a line, which fill whole vectors.
-template <class L, class Formula, bool Prefetches, class Out, class Coefficients>
-BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::inputs>& line, const OutputLines<Out>& to,
-                                  Index whole, Coefficients& coefficients) {
+template <class L, class Formula, bool Prefetches, class In, class Out, class Coefficients>
+BATCHNORM_INLINE void map_vectors(const Lines<In>& line, const OutputLines<Out>& to, Index whole,
+                                  Coefficients& coefficients) {
   using To = LanesOver<L, Out>;
   const LookAhead out_ahead(line.ahead, line.length, to.stride);
   coefficients.start(0);
   for (Index i = 0; i < whole; i += L::count) {
     if constexpr (Prefetches) {
 #pragma GCC unroll 8
-      for (int k = 0; k < Formula::inputs; ++k) {
-        const auto input = static_cast<std::size_t>(k);
-        const LookAhead ahead(line.ahead, line.length, line.stride[input]);
-        if (!Coefficients::by_columns || k != Formula::weights) L::prefetch(line.in[input] + i, ahead.from(i));
+      for (std::size_t k = 0; k < Formula::inputs; ++k) {
+        const LookAhead ahead(line.ahead, line.length, line.stride[k]);
+        if (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L>(k, i, ahead.from(i));
       }
       To::prefetch(to.out + i, out_ahead.from(i));
     }
@@ -78,9 +75,8 @@ BATCHNORM_INLINE void map_vectors(const Lines<typename L::Scalar, Formula::input
 }
 
 /// A whole line, at least one vector long.
-template <class L, class Formula, class Out, class Coefficients>
-BATCHNORM_INLINE void map_line(const Lines<typename L::Scalar, Formula::inputs>& line, const OutputLines<Out>& to,
-                               Coefficients& coefficients) {
+template <class L, class Formula, class In, class Out, class Coefficients>
+BATCHNORM_INLINE void map_line(const Lines<In>& line, const OutputLines<Out>& to, Coefficients& coefficients) {
   const Index length = line.length, rest = length % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
     map_vectors<L, Formula, false>(line, to, whole, coefficients);
@@ -121,9 +117,7 @@ struct ColumnCoefficients {
     column += step;
     if (column >= width) column -= width;
   }
-  BATCHNORM_INLINE void get(typename L::V& c, int k) const {
-    L::Computed::load(c, values[static_cast<std::size_t>(k)] + column);
-  }
+  BATCHNORM_INLINE void get(typename L::V& c, int k) const { L::load(c, values[static_cast<std::size_t>(k)] + column); }
 
  private:
   /// A division costs as much as several vectors.
@@ -131,26 +125,24 @@ struct ColumnCoefficients {
 };
 
 /// All lines of a map.
-template <class L, class Formula, class Out, class Coefficients>
-BATCHNORM_INLINE void map_lines(const Lines<typename L::Scalar, Formula::inputs>& lines, const OutputLines<Out>& to,
-                                Coefficients& coefficients) {
+template <class L, class Formula, class In, class Out, class Coefficients>
+BATCHNORM_INLINE void map_lines(const Lines<In>& lines, const OutputLines<Out>& to, Coefficients& coefficients) {
   for (Index line = 0; line < lines.lines; ++line) {
-    map_line<L, Formula>(lines.from(line, 0), to.from(line * to.stride), coefficients);
+    map_line<L, Formula>(lines.from(line), to.from(line * to.stride), coefficients);
   }
 }
 
-template <class T, class Compute, class Formula_, class Out>
+template <class In, class Formula, class Out>
 struct MapRuns {
-  using Scalar = T;
-  using Formula = Formula_;
-  ChannelRuns<T, Formula::inputs> channels;
+  using Compute = typename In::Compute;
+  ChannelRuns<In> channels;
   OutputLines<Out> to;  // of the first channel
   Index out_channel_stride;
   std::array<Compute*, Formula::coefficients> coefficients;  // of each channel
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    using L = Lanes<T, Compute, Bytes>;
+    using L = Lanes<Compute, Compute, Bytes>;
     for (Index c = 0; c < channels.channels; ++c) {
       RunCoefficients<L, Formula::coefficients> of_channel(coefficients, c);
       map_lines<L, Formula>(channels.of(c), to.from(c * out_channel_stride), of_channel);
@@ -158,18 +150,17 @@ struct MapRuns {
   }
 };
 
-template <class T, class Compute, class Formula_, class Out>
+template <class In, class Formula, class Out>
 struct MapRows {
-  using Scalar = T;
-  using Formula = Formula_;
-  Lines<T, Formula::inputs> rows;  // without weights, a line may be several rows of `width` columns without gaps
+  using Compute = typename In::Compute;
+  Lines<In> rows;  // without weights, a line may be several rows of `width` columns without gaps
   OutputLines<Out> to;
   std::array<Compute*, Formula::coefficients> coefficients;
   Index width;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    using L = Lanes<T, Compute, Bytes>;
+    using L = Lanes<Compute, Compute, Bytes>;
     ColumnCoefficients<L, Formula::coefficients> columns{coefficients, width};
     map_lines<L, Formula>(rows, to, columns);
   }

@@ -31,25 +31,24 @@ class Slices {
   T* next_;
 };
 
-template <class T, std::size_t N, class Out>
-Grid grid_of(const std::array<View<const T>, N>& in, const View<Out>& out, bool weighted = false) {
-  bool dense_rows = out.dense_rows(), dense_channels = out.dense_channels();
-  for (const auto& view : in) dense_rows = dense_rows && view.dense_rows();
-  for (const auto& view : in) dense_channels = dense_channels && view.dense_channels();
-  return make_grid<T>(in[0].shape, dense_rows, dense_channels, weighted);
+template <class In, class Out>
+Grid grid_of(const In& in, const View<Out>& out, bool weighted = false) {
+  const bool dense_rows = out.dense_rows() && in.all([](const auto& view) { return view.dense_rows(); });
+  const bool dense_channels = out.dense_channels() && in.all([](const auto& view) { return view.dense_channels(); });
+  return make_grid<typename In::Widest>(in.shape(), dense_rows, dense_channels, weighted);
 }
 
-template <class T, std::size_t N>
-Grid grid_of(const std::array<View<const T>, N>& in, bool weighted = false) {
-  return grid_of(in, in[0], weighted);
+template <class In>
+Grid grid_of(const In& in, bool weighted = false) {
+  return grid_of(in, in.template get<0>(), weighted);
 }
 
 /// Columns that a worker's scratch arrays hold.
-template <class T>
+template <class Compute>
 Index scratch_columns(const Partition& partition) {
   const Grid& grid = partition.grid;
   if (grid.by_columns) return grid.fold * partition.channel_step * grid.shape.inner + max_lanes;
-  return std::min(partition.channel_step * run_lanes<T>, max_columns);
+  return std::min(partition.channel_step * run_lanes<Compute>, max_columns);
 }
 
 /// Arrays of coefficients: one value for every channel, and for each worker room for one of every column.
@@ -85,25 +84,25 @@ class CoefficientArrays {
 };
 
 /// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
-template <class T, class Formula>
+template <class In, class Formula>
 class Reduction {
  public:
-  using Compute = ComputeOf<T>;
-  using Statistic = StatisticOf<T>;
-  using Inputs = std::array<View<const T>, Formula::inputs>;
+  using Compute = typename In::Compute;
+  using Statistic = typename In::Statistic;
+  static_assert(In::count == Formula::inputs);
 
-  Reduction(const Partition& partition, const Inputs& in, const Statistic* mean, Statistic* first, Statistic* second)
+  Reduction(const Partition& partition, const In& in, const Statistic* mean, Statistic* first, Statistic* second)
       : partition_(partition),
         in_(in),
         mean_(mean),
         first_(first),
         second_(second),
-        further_(partition.grid.shape.channels, partition.grid.by_columns ? scratch_columns<T>(partition) : 0) {}
+        further_(partition.grid.shape.channels, partition.grid.by_columns ? scratch_columns<Compute>(partition) : 0) {}
 
   const Partition& partition() const { return partition_; }
 
   Index computes(Index workers) const {
-    return further_.computes(workers) + workers * 5 * Slices<Compute>::padded(scratch_columns<T>(partition_));
+    return further_.computes(workers) + workers * 5 * Slices<Compute>::padded(scratch_columns<Compute>(partition_));
   }
   Index statistics(Index workers) const {
     const Index slots =
@@ -127,14 +126,14 @@ class Reduction {
   void part(Index k, Index worker) const {
     const bool final = partition_.whole_channels();
     Statistic* const part_slot = slot(k / partition_.channel_parts);
-    PartReduction<T, Compute, Statistic, Formula>{partition_.grid,
-                                                  partition_[k],
-                                                  in_,
-                                                  mean_,
-                                                  further_.per_channel(),
-                                                  final ? first_ : part_slot,
-                                                  final ? second_ : part_slot + partition_.grid.shape.channels,
-                                                  scratch(worker)}
+    PartReduction<In, Formula>{partition_.grid,
+                               partition_[k],
+                               in_,
+                               mean_,
+                               further_.per_channel(),
+                               final ? first_ : part_slot,
+                               final ? second_ : part_slot + partition_.grid.shape.channels,
+                               scratch(worker)}
         .run();
   }
 
@@ -145,7 +144,7 @@ class Reduction {
     Statistic before(0);
     for (Index k = 0; k < partition_.position_parts; ++k) {
       const Part part = partition_[k * partition_.channel_parts];
-      const Statistic count = count_between<Formula, Statistic>(partition_.grid, in_, part.begin, part.end);
+      const Statistic count = count_between<Formula>(partition_.grid, in_, part.begin, part.end);
       merge_channels<Formula>(first_, second_, slot(k), slot(k) + channels, channels, before, count);
       before += count;
     }
@@ -155,7 +154,7 @@ class Reduction {
   Statistic* slot(Index k) const { return slots_ + 2 * k * partition_.grid.shape.channels; }
 
   ReduceScratch<Compute, Statistic, Formula> scratch(Index worker) const {
-    const Index columns = scratch_columns<T>(partition_), channels = partition_.channel_step;
+    const Index columns = scratch_columns<Compute>(partition_), channels = partition_.channel_step;
     Slices<Compute> computes(computes_ + worker * 5 * Slices<Compute>::padded(columns));
     Slices<Statistic> statistics(statistics_ + worker * 3 * Slices<Statistic>::padded(channels));
     ReduceScratch<Compute, Statistic, Formula> scratch;
@@ -170,7 +169,7 @@ class Reduction {
   }
 
   Partition partition_;
-  Inputs in_;
+  In in_;
   const Statistic* mean_;
   Statistic *first_, *second_;
   CoefficientArrays<Compute, std::tuple_size_v<FurtherCoefficients<Compute, Formula>>> further_;
@@ -179,13 +178,13 @@ class Reduction {
 };
 
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
-template <class T, class Formula, class Out = T>
+template <class In, class Formula, class Out>
 class Map {
  public:
-  using Compute = ComputeOf<T>;
-  using Inputs = std::array<View<const T>, Formula::inputs>;
+  using Compute = typename In::Compute;
+  static_assert(In::count == Formula::inputs);
 
-  Map(const Partition& partition, const Inputs& in, const View<Out>& out)
+  Map(const Partition& partition, const In& in, const View<Out>& out)
       : partition_(partition), in_(in), out_(out), coefficients_(partition.grid.shape.channels, map_columns()) {}
 
   const Partition& partition() const { return partition_; }
@@ -204,7 +203,7 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
-    PartMap<T, Compute, Formula, Out>{
+    PartMap<In, Formula, Out>{
         partition_.grid, partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker)}
         .run();
   }
@@ -217,20 +216,25 @@ class Map {
   }
 
   Partition partition_;
-  Inputs in_;
+  In in_;
   View<Out> out_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
-template <class T>
-Index bytes_of(const Partition& partition) {
-  return partition.grid.shape.size() * static_cast<Index>(sizeof(T));
+template <class Formula, class In>
+Reduction<In, Formula> make_reduction(const Partition& partition, const In& in, const typename In::Statistic* mean,
+                                      typename In::Statistic* first, typename In::Statistic* second) {
+  return {partition, in, mean, first, second};
+}
+
+template <class Formula, class In, class Out>
+Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const View<Out>& out) {
+  return {partition, in, out};
 }
 
 /// The parts of a map behind a reduction over `partition`: the same, where it follows in each part.
-template <class T>
-Partition partition_after(const Partition& partition, Index tensors) {
-  return partition.whole_channels() ? partition : make_linear_partition<T>(partition.grid, tensors);
+inline Partition partition_after(const Partition& partition, Index tensors) {
+  return partition.whole_channels() ? partition : make_linear_partition(partition.grid, tensors);
 }
 
 /// For formulas that have none beside the center.
@@ -238,10 +242,10 @@ struct NoCoefficients {};
 
 /// Runs a reduction alone. fill_reduction(coefficients, begin, end) sets those it has beside the center, where it has
 /// any.
-template <Device D, class T, class Formula, class Fill>
-void run(const D& device, Reduction<T, Formula> reduction, const Fill& fill_reduction, Workspace<T>& workspace) {
+template <Device D, class In, class Formula, class Fill, class T>
+void run(const D& device, Reduction<In, Formula> reduction, const Fill& fill_reduction, Workspace<T>& workspace) {
   const Partition& partition = reduction.partition();
-  const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
+  const Index threads = workers(device, partition.parts(), partition.grid.bytes());
   workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());
   reduction.fill(fill_reduction);
@@ -251,10 +255,10 @@ void run(const D& device, Reduction<T, Formula> reduction, const Fill& fill_redu
 }
 
 /// Runs a map alone. fill(coefficients, begin, end) sets the coefficients of these channels.
-template <Device D, class T, class Formula, class Out, class Fill>
-void run(const D& device, Map<T, Formula, Out> map, const Fill& fill, Workspace<T>& workspace) {
+template <Device D, class In, class Formula, class Out, class Fill, class T>
+void run(const D& device, Map<In, Formula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = map.partition();
-  const Index threads = workers(device, partition.parts(), bytes_of<T>(partition));
+  const Index threads = workers(device, partition.parts(), partition.grid.bytes());
   workspace.reserve(map.computes(threads), 0);
   map.use(workspace.computes());
   map.fill(fill, 0, partition.grid.shape.channels);
@@ -272,13 +276,14 @@ struct NoMap {
 
 /// Runs a reduction and the map that `fill` makes from its result. `before` is a map that each part runs first, with
 /// coefficients from fill_before; its output may be an input of the others.
-template <Device D, class T, class Before, class FillBefore, class ReduceFormula, class MapFormula, class Out,
-          class FillReduction, class Fill>
-void run(const D& device, Before before, const FillBefore& fill_before, Reduction<T, ReduceFormula> reduction,
-         const FillReduction& fill_reduction, Map<T, MapFormula, Out> map, const Fill& fill, Workspace<T>& workspace) {
+template <Device D, class Before, class FillBefore, class ReduceIn, class ReduceFormula, class FillReduction,
+          class MapIn, class MapFormula, class Out, class Fill, class T>
+void run(const D& device, Before before, const FillBefore& fill_before, Reduction<ReduceIn, ReduceFormula> reduction,
+         const FillReduction& fill_reduction, Map<MapIn, MapFormula, Out> map, const Fill& fill,
+         Workspace<T>& workspace) {
   const Partition& partition = reduction.partition();
   const Index parts = partition.parts();
-  const Index threads = workers(device, parts, bytes_of<T>(partition));
+  const Index threads = workers(device, parts, partition.grid.bytes());
   const Index reduce_computes = reduction.computes(threads), map_computes = map.computes(threads);
   workspace.reserve(reduce_computes + map_computes + before.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());

@@ -41,23 +41,26 @@ Statistic sum_weights(const T* weights, Index begin, Index end) {
 }
 
 /// Values per channel in the positions [begin, end), or the sum of their weights.
-template <class Formula, class Statistic, class T, std::size_t Inputs>
-Statistic count_between(const Grid& grid, const std::array<View<const T>, Inputs>& in, Index begin, Index end) {
+template <class Formula, class In>
+typename In::Statistic count_between(const Grid& grid, const In& in, Index begin, Index end) {
+  using Statistic = typename In::Statistic;
   const Index first = grid.values_before(begin), last = grid.values_before(end);
   if constexpr (!has_weights<Formula>) {
     return Statistic(static_cast<double>(last - first));
   } else {
-    return sum_weights<Statistic>(in[Formula::weights].data, first, last);
+    return sum_weights<Statistic>(in.template get<Formula::weights>().data, first, last);
   }
 }
 
 /// `first` and `second` have one entry for each channel of the tensor; those of the part's channels are written.
-template <class T, class Compute, class Statistic, class Formula>
+template <class In, class Formula>
 class PartReduction {
  public:
+  using Compute = typename In::Compute;
+  using Statistic = typename In::Statistic;
   Grid grid;
   Part part;
-  std::array<View<const T>, Formula::inputs> in;
+  In in;
   const Statistic* mean;                          // GradientFormula: of every channel
   FurtherCoefficients<Compute, Formula> further;  // of every channel
   Statistic* first;
@@ -85,8 +88,7 @@ class PartReduction {
   }
 
  private:
-  using Inputs = Lines<T, Formula::inputs>;
-  using Kernel = SumRuns<T, Compute, Formula>;
+  using Kernel = SumRuns<In, Formula>;
   static constexpr bool widens = !std::is_same_v<Compute, Statistic>;
 
   /// What is summed at a time: positions of channels.
@@ -99,18 +101,13 @@ class PartReduction {
   };
 
   Block block_of(Index begin, Index end, Index channel_begin, Index channel_end, const Statistic& before) const {
-    return {begin, end, channel_begin, channel_end, before, count_between<Formula, Statistic>(grid, in, begin, end)};
+    return {begin, end, channel_begin, channel_end, before, count_between<Formula>(grid, in, begin, end)};
   }
 
   /// Positions [begin, end) of a channel: whole runs, or a piece of one.
-  Inputs runs_of(Index c, Index begin, Index end) const {
-    Inputs runs{{}, {}, end - begin, grid.piece_size(begin), values_ahead<T>(grid.shape)};
-    for (std::size_t k = 0; k < in.size(); ++k) {
-      runs.stride[k] = in[k].outer_stride;
-      runs.in[k] =
-          in[k].data + grid.run_of(begin) * in[k].outer_stride + c * in[k].channel_stride + grid.piece_begin(begin);
-    }
-    return runs;
+  Lines<In> runs_of(Index c, Index begin, Index end) const {
+    const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
+    return lines_at(in, place, end - begin, grid.piece_size(begin));
   }
 
   // ---- By runs: as many channels at a time as have room for their lanes.
@@ -121,9 +118,7 @@ class PartReduction {
     for (Index p = part.begin; p < part.end; p += positions) {
       const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end, before);
       if (block.count == Statistic(0)) continue;
-      ChannelRuns<T, Formula::inputs> runs{runs_of(channel_begin, block.begin, block.end), {}, block.channels()};
-      for (std::size_t k = 0; k < in.size(); ++k) runs.stride[k] = in[k].channel_stride;
-      if (runs.runs.lines == 1) runs.runs.stride = runs.stride;  // behind a channel's only line comes the next channel
+      const ChannelRuns<In> runs(in, runs_of(channel_begin, block.begin, block.end), block.channels());
       for (Index c = 0; c < block.channels(); ++c) scratch.center[c * Kernel::lanes] = center_of(block, c);
       FurtherCoefficients<Compute, Formula> of_block = further;
       for (Compute*& array : of_block) array += block.channel_begin;
@@ -140,33 +135,26 @@ class PartReduction {
       const Block block =
           block_of(row, std::min(row + block_rows * fold, end), part.channel_begin, part.channel_end, before);
       if (block.count == Statistic(0)) continue;
-      const Inputs rows = rows_of(block, fold);
+      const Lines<In> rows = rows_of(block, fold);
       center_columns(block, rows, fold);
-      dispatch(SumRows<T, Compute, Formula>{rows, scratch.center, scratch.further, scratch.columns}, rows.length);
+      dispatch(SumRows<In, Formula>{rows, scratch.center, scratch.further, scratch.columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
     }
   }
 
-  Inputs rows_of(const Block& block, Index fold) const {
-    Inputs rows{{},
-                {},
-                (block.end - block.begin) / fold,
-                fold * block.channels() * grid.shape.inner,
-                values_ahead<T>(grid.shape)};
-    for (std::size_t k = 0; k < in.size(); ++k) {
-      rows.stride[k] = in[k].outer_stride * fold;
-      rows.in[k] = in[k].data + block.begin * in[k].outer_stride + block.channel_begin * in[k].channel_stride;
-    }
-    return rows;
+  Lines<In> rows_of(const Block& block, Index fold) const {
+    const Index width = block.channels() * grid.shape.inner;
+    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold,
+                    fold * width, fold);
   }
 
   /// The same center for all columns of a channel.
-  void center_columns(const Block& block, const Inputs& rows, Index fold) const {
+  void center_columns(const Block& block, const Lines<In>& rows, Index fold) const {
     const Index inner = grid.shape.inner, width = block.channels() * inner;
     constexpr bool across = Formula::finds_mean && !has_weights<Formula>;
     if (across && block.before == Statistic(0) && inner == 1) {
-      if constexpr (across) dispatch(FindCenters<T, Compute>{rows, scratch.center}, rows.length);
+      if constexpr (across) dispatch(FindCenters<In>{rows, scratch.center}, rows.length);
       for (Index c = 0; fold > 1 && c < width; ++c) scratch.center[c] = average(scratch.center + c, width, fold, 1);
     } else {
       for (Index c = 0; c < block.channels(); ++c) fill_columns(scratch.center + c * inner, inner, center_of(block, c));
@@ -191,7 +179,7 @@ class PartReduction {
     const Index channel = block.channel_begin + c;
     if constexpr (!Formula::finds_mean) return static_cast<Compute>(mean[channel]);
     if (block.before > Statistic(0)) return static_cast<Compute>(first[channel]);
-    const Inputs runs = runs_of(channel, block.begin, block.end);
+    const Lines<In> runs = runs_of(channel, block.begin, block.end);
     if constexpr (has_weights<Formula>) {
       return find_weighted_center(runs);
     } else {
@@ -200,35 +188,40 @@ class PartReduction {
   }
 
   /// The first value that counts.
-  static const T* first_weighted(const Inputs& runs) {
+  static const auto* first_weighted(const Lines<In>& runs) {
     for (Index line = 0; line < runs.lines; ++line) {
       for (Index i = 0; i < runs.length; ++i) {
-        if (runs.in[Formula::weights][line * runs.stride[Formula::weights] + i] != T(0)) {
-          return runs.in[0] + line * runs.stride[0] + i;
-        }
+        if (value<Formula::weights>(runs, line, i) != Compute(0)) return runs.place(line, i).template get<0>();
       }
     }
-    return runs.in[0];
+    return runs.in.template get<0>();
+  }
+
+  /// Of the k-th input.
+  template <std::size_t k>
+  static Compute value(const Lines<In>& runs, Index line, Index i) {
+    return static_cast<Compute>(runs.in.template get<k>()[line * runs.stride[k] + i]);
   }
 
   /// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. From samples
   /// all over the runs, for their beginning may be a border.
-  static Compute find_center(const Inputs& runs) {
+  static Compute find_center(const Lines<In>& runs) {
     constexpr Index samples = 16, sampled_runs = 4;
-    if (runs.lines * runs.length <= samples) return average(runs.in[0], runs.stride[0], runs.lines, runs.length);
-    const Compute origin = static_cast<Compute>(*runs.in[0]);
+    const auto* const first = runs.in.template get<0>();
+    if (runs.lines * runs.length <= samples) return average(first, runs.stride[0], runs.lines, runs.length);
+    const Compute origin = static_cast<Compute>(*first);
     Compute sums[sampled_runs] = {Compute(0), Compute(0), Compute(0), Compute(0)};
 #pragma GCC unroll 16
     for (Index k = 0; k < samples; ++k) {
       const Index run = sample_place(k % sampled_runs, sampled_runs, runs.lines);
       const Index place = sample_place(k, samples, runs.length);
-      sums[k % sampled_runs] += static_cast<Compute>(runs.in[0][run * runs.stride[0] + place]) - origin;
+      sums[k % sampled_runs] += value<0>(runs, run, place) - origin;
     }
     return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (Compute(1) / Compute(samples));
   }
 
   /// The same from values that count.
-  static Compute find_weighted_center(const Inputs& runs) {
+  static Compute find_weighted_center(const Lines<In>& runs) {
     constexpr Index samples = 16;
     const Compute origin = static_cast<Compute>(*first_weighted(runs));
     Compute sum(0), found(0);
@@ -236,8 +229,8 @@ class PartReduction {
       // The digits of the line that are lost are the place in it.
       const Index place = sample_fraction(k) * runs.lines, line = place / sample_unit;
       const Index i = place % sample_unit * runs.length / sample_unit;
-      if (runs.in[Formula::weights][line * runs.stride[Formula::weights] + i] == T(0)) continue;
-      sum += static_cast<Compute>(runs.in[0][line * runs.stride[0] + i]) - origin;
+      if (value<Formula::weights>(runs, line, i) == Compute(0)) continue;
+      sum += value<0>(runs, line, i) - origin;
       found += Compute(1);
     }
     return found == Compute(0) ? origin : origin + sum / found;
@@ -281,27 +274,25 @@ class PartReduction {
   /// Where the last input is constant (a dead channel, no gradient), its sums are known.
   [[gnu::noinline, gnu::cold]] bool take_constant(const Block& block, Index c) const {
     if constexpr (has_weights<Formula>) return false;
-    const Inputs runs = runs_of(block.channel_begin + c, block.begin, block.end);
-    const T* const values = runs.in.back();
-    const Statistic value = static_cast<Statistic>(values[0]);
-    if (!(value - value == Statistic(0)) || (!Formula::finds_mean && value != Statistic(0))) return false;
+    const Lines<In> runs = runs_of(block.channel_begin + c, block.begin, block.end);
+    const Compute constant = value<In::count - 1>(runs, 0, 0);
+    if (!(constant - constant == Compute(0)) || (!Formula::finds_mean && constant != Compute(0))) return false;
     for (Index line = 0; line < runs.lines; ++line) {
-      const T* const run = values + line * runs.stride.back();
       for (Index i = 0; i < runs.length; ++i) {
-        if (run[i] != values[0]) return false;
+        if (value<In::count - 1>(runs, line, i) != constant) return false;
       }
     }
     if constexpr (Formula::finds_mean) {
-      scratch.block.center[c] = value;
+      scratch.block.center[c] = static_cast<Statistic>(constant);
       scratch.block.sum[c] = scratch.block.product_sum[c] = Statistic(0);
     }
     return true;
   }
 
   [[gnu::noinline, gnu::cold]] void sum_wide(const Block& block, Index c) const {
-    using Single = Lanes<T, Statistic, 0>;
+    using Single = Lanes<Statistic, Statistic, 0>;
     const Index channel = block.channel_begin + c;
-    const Inputs runs = runs_of(channel, block.begin, block.end);
+    const Lines<In> runs = runs_of(channel, block.begin, block.end);
     Statistic c_of_channel[Formula::coefficients];
     Statistic& center = c_of_channel[Formula::center];
     if constexpr (!Formula::finds_mean) {
@@ -309,14 +300,15 @@ class PartReduction {
     } else if constexpr (has_weights<Formula>) {
       center = static_cast<Statistic>(*first_weighted(runs));
     } else {
-      center = static_cast<Statistic>(*runs.in[0]);
+      center = static_cast<Statistic>(*runs.in.template get<0>());
     }
     for (std::size_t k = 1; k < further.size(); ++k) c_of_channel[k] = static_cast<Statistic>(further[k][channel]);
     Statistic sum(0), product_sum(0);
     for (Index line = 0; line < runs.lines; ++line) {
       for (Index i = 0; i < runs.length; ++i) {
         Statistic v[Formula::inputs];
-        for (std::size_t k = 0; k < runs.in.size(); ++k) Single::load(v[k], runs.in[k] + line * runs.stride[k] + i);
+        const Pointers<In> at = runs.place(line, i);
+        for (std::size_t k = 0; k < In::count; ++k) at.template load<Single>(v[k], k, 0);
         Formula::accumulate(v, c_of_channel, sum, product_sum);
       }
     }

@@ -28,38 +28,33 @@ inline Index sample_place(Index k, Index samples, Index length) {
 }
 
 /// One vector of each input. By columns all share the weight of their row.
-template <class L, class Formula, bool ByColumns>
-BATCHNORM_INLINE void load_inputs(const std::array<const typename L::Scalar*, Formula::inputs>& at,
-                                  const std::array<Index, Formula::inputs>& stride, Index row, Index offset,
+template <class L, class Formula, bool ByColumns, class In>
+BATCHNORM_INLINE void load_inputs(const Pointers<In>& at, const ForEach<In>& stride, Index row, Index offset,
                                   typename L::V (&v)[Formula::inputs]) {
 #pragma GCC unroll 8
-  for (int k = 0; k < Formula::inputs; ++k) {
-    const auto* const from = at[static_cast<std::size_t>(k)] + row * stride[static_cast<std::size_t>(k)];
+  for (std::size_t k = 0; k < Formula::inputs; ++k) {
     if (ByColumns && k == Formula::weights) {
-      L::fill(v[k], static_cast<typename L::Compute>(*from));
+      at.template fill<L>(v[k], k, row * stride[k]);
     } else {
-      L::load(v[k], from + offset);
+      at.template load<L>(v[k], k, row * stride[k] + offset);
     }
   }
 }
 
 /// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart. May ask for
 /// what lies `ahead` of each vector.
-template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip>
-BATCHNORM_INLINE void sum_vectors(const std::array<const typename L::Scalar*, Formula::inputs>& at,
-                                  const std::array<Index, Formula::inputs>& stride, Index rows,
-                                  const std::array<Index, Formula::inputs>& ahead,
-                                  const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
-                                  typename L::V (&product_sum)[Strip]) {
+template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip, class In>
+BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& stride, Index rows,
+                                  const ForEach<In>& ahead, const typename L::V (&c)[Strip][Formula::coefficients],
+                                  typename L::V (&sum)[Strip], typename L::V (&product_sum)[Strip]) {
   for (Index row = 0; row < rows; ++row) {
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) {
       const Index offset = s * L::count;
 #pragma GCC unroll 8
-      for (int k = 0; Prefetches && k < Formula::inputs; ++k) {
-        const auto input = static_cast<std::size_t>(k);
+      for (std::size_t k = 0; Prefetches && k < Formula::inputs; ++k) {
         if (ByColumns && k == Formula::weights) continue;
-        L::prefetch(at[input] + row * stride[input] + offset, ahead[input]);
+        at.template prefetch<L>(k, row * stride[k] + offset, ahead[k]);
       }
       typename L::V v[Formula::inputs];
       load_inputs<L, Formula, ByColumns>(at, stride, row, offset, v);
@@ -69,10 +64,8 @@ BATCHNORM_INLINE void sum_vectors(const std::array<const typename L::Scalar*, Fo
 }
 
 /// The sums of a tile, from zero on.
-template <class L, class Formula, bool ByColumns, int Strip>
-BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formula::inputs>& at,
-                               const std::array<Index, Formula::inputs>& stride, Index rows,
-                               const std::array<Index, Formula::inputs>& ahead,
+template <class L, class Formula, bool ByColumns, int Strip, class In>
+BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const ForEach<In>& ahead,
                                const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
                                typename L::V (&product_sum)[Strip]) {
 #pragma GCC unroll 8
@@ -88,9 +81,8 @@ BATCHNORM_INLINE void sum_tile(const std::array<const typename L::Scalar*, Formu
 }
 
 /// The same for one vector of which only the last `keep` lanes count.
-template <class L, class Formula, bool ByColumns>
-BATCHNORM_INLINE void sum_tail(const std::array<const typename L::Scalar*, Formula::inputs>& at,
-                               const std::array<Index, Formula::inputs>& stride, Index rows, Index keep,
+template <class L, class Formula, bool ByColumns, class In>
+BATCHNORM_INLINE void sum_tail(const Pointers<In>& at, const ForEach<In>& stride, Index rows, Index keep,
                                const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
                                typename L::V& product_sum) {
   L::clear(sum);
@@ -123,22 +115,21 @@ template <class Compute, class Formula>
 using FurtherCoefficients = std::array<Compute*, Formula::coefficients == 1 ? 0 : Formula::coefficients>;
 
 /// Sums of each column about its center, over all rows.
-template <class T, class Compute, class Formula_>
+template <class In, class Formula>
 struct SumRows {
-  using Scalar = T;
-  using Formula = Formula_;
-  Lines<T, Formula::inputs> rows;
+  using Compute = typename In::Compute;
+  Lines<In> rows;
   const Compute* center;  // of every column, like those below
   FurtherCoefficients<Compute, Formula> further;
   Sums<Compute*> sums;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    using L = Lanes<T, Compute, Bytes>;
+    using L = Lanes<Compute, Compute, Bytes>;
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array, rows.length, Compute(0));
     }
-    const std::array<Index, Formula::inputs> ahead = tiles_ahead(), nothing{};
+    const ForEach<In> ahead = tiles_ahead(), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
     for (Index row = 0; row < rows.lines; row += tile_rows) {
       const bool last = row + tile_rows >= rows.lines;
@@ -151,7 +142,7 @@ struct SumRows {
   static constexpr int strip = Formula::coefficients == 1 ? 4 : 2;
 
   template <class L>
-  BATCHNORM_INLINE void add_tile(Index row, Index tile, const std::array<Index, Formula::inputs>& ahead) const {
+  BATCHNORM_INLINE void add_tile(Index row, Index tile, const ForEach<In>& ahead) const {
     const Index columns = rows.length;
     Index j = 0;
     for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, tile, j, ahead);
@@ -160,8 +151,7 @@ struct SumRows {
   }
 
   template <class L, int Strip>
-  BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column,
-                                  const std::array<Index, Formula::inputs>& ahead) const {
+  BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column, const ForEach<In>& ahead) const {
     const auto at = place(row, column);
     typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
@@ -182,26 +172,26 @@ struct SumRows {
   }
 
   /// To the same columns in the next tile of rows, or as many tiles on as are far enough.
-  BATCHNORM_INLINE std::array<Index, Formula::inputs> tiles_ahead() const {
+  BATCHNORM_INLINE ForEach<In> tiles_ahead() const {
     const Index ahead = round_up(ceil_div(rows.ahead, rows.length), tile_rows);
-    std::array<Index, Formula::inputs> result;
+    ForEach<In> result;
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) result[k] = ahead * rows.stride[k];
     return result;
   }
 
-  BATCHNORM_INLINE std::array<const T*, Formula::inputs> place(Index row, Index column) const {
-    std::array<const T*, Formula::inputs> at = rows.from(row, column).in;
-    if constexpr (has_weights<Formula>) at[Formula::weights] -= column;
+  BATCHNORM_INLINE Pointers<In> place(Index row, Index column) const {
+    Pointers<In> at = rows.place(row, column);
+    if constexpr (has_weights<Formula>) at.advance(Formula::weights, -column);
     return at;
   }
 
   template <class L>
   BATCHNORM_INLINE void load_coefficients(Index column, typename L::V (&c)[Formula::coefficients]) const {
-    L::Computed::load(c[Formula::center], center + column);
+    L::load(c[Formula::center], center + column);
     if constexpr (Formula::coefficients > 1) {
 #pragma GCC unroll 8
-      for (std::size_t k = 1; k < Formula::coefficients; ++k) L::Computed::load(c[k], further[k] + column);
+      for (std::size_t k = 1; k < Formula::coefficients; ++k) L::load(c[k], further[k] + column);
     }
   }
 
@@ -214,58 +204,57 @@ struct SumRows {
   template <class L>
   BATCHNORM_INLINE static void add(Compute* sum, Compute* error, const typename L::V& value) {
     typename L::V sum_v, error_v;
-    L::Computed::load(sum_v, sum);
-    L::Computed::load(error_v, error);
+    L::load(sum_v, sum);
+    L::load(error_v, error);
     add_compensated(sum_v, error_v, value);
-    L::Computed::store(sum, sum_v);
-    L::Computed::store(error, error_v);
+    L::store(sum, sum_v);
+    L::store(error, error_v);
   }
 };
 
 /// A value near the mean of each column, from rows all over the block.
-template <class T, class Compute>
+template <class In>
 struct FindCenters {
-  using Scalar = T;
-  Lines<T, 1> rows;
+  using Compute = typename In::Compute;
+  Lines<In> rows;
   Compute* center;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    using L = Lanes<T, Compute, Bytes>;
+    using L = Lanes<Compute, Compute, Bytes>;
     const Index samples = std::min<Index>(rows.lines, tile_rows);
     const Compute inv_samples = Compute(1) / Compute(static_cast<double>(samples));
     for (Index j = 0; j < rows.length; j += L::count) {
       const Index column = std::min<Index>(j, rows.length - L::count);
       typename L::V first, v, sum;
-      L::load(first, rows.in[0] + column);
+      rows.in.template load<L>(first, 0, column);
       L::clear(sum);
       for (Index k = 1; k < samples; ++k) {
-        L::load(v, rows.in[0] + sample_place(k, samples, rows.lines) * rows.stride[0] + column);
+        rows.in.template load<L>(v, 0, sample_place(k, samples, rows.lines) * rows.stride[0] + column);
         sum += v - first;
       }
       first += sum * inv_samples;
-      L::Computed::store(center + column, first);
+      L::store(center + column, first);
     }
   }
 };
 
-template <class T>
-inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(ComputeOf<T>)), 1);
+template <class Compute>
+inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(Compute)), 1);
 
 /// Sums of each channel about its center over all its runs, in as many lanes as the widest target has.
-template <class T, class Compute, class Formula_>
+template <class In, class Formula>
 struct SumRuns {
-  using Scalar = T;
-  using Formula = Formula_;
-  static constexpr Index lanes = run_lanes<T>;
-  ChannelRuns<T, Formula::inputs> channels;
+  using Compute = typename In::Compute;
+  static constexpr Index lanes = run_lanes<Compute>;
+  ChannelRuns<In> channels;
   const Compute* center;                          // like the sums, of every lane; the first one counts
   FurtherCoefficients<Compute, Formula> further;  // of each channel
   Sums<Compute*> sums;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    using L = Lanes<T, Compute, Bytes>;
+    using L = Lanes<Compute, Compute, Bytes>;
     for (Index c = 0; c < channels.channels; ++c) {
       typename L::V of_channel[L::per_pack][Formula::coefficients];
 #pragma GCC unroll 8
@@ -304,10 +293,10 @@ struct SumRuns {
     BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
-        L::Computed::store(to.sum + lane, sum[v]);
-        L::Computed::store(to.sum_error + lane, sum_error[v]);
-        L::Computed::store(to.product_sum + lane, product_sum[v]);
-        L::Computed::store(to.product_error + lane, product_error[v]);
+        L::store(to.sum + lane, sum[v]);
+        L::store(to.sum_error + lane, sum_error[v]);
+        L::store(to.product_sum + lane, product_sum[v]);
+        L::store(to.product_error + lane, product_error[v]);
       }
       constexpr Index rest = lanes - L::count * L::per_pack;
       for (Compute* const array : {to.sum, to.sum_error, to.product_sum, to.product_error}) {
@@ -317,23 +306,21 @@ struct SumRuns {
   };
 
   template <class L>
-  BATCHNORM_INLINE static void add_run(const Lines<T, Formula::inputs>& runs, Index line,
+  BATCHNORM_INLINE static void add_run(const Lines<In>& runs, Index line,
                                        const typename L::V (&c)[L::per_pack][Formula::coefficients],
                                        Totals<L>& totals) {
     constexpr Index step = L::count * L::per_pack;
-    std::array<const T*, Formula::inputs> at;
-    std::array<Index, Formula::inputs> stride, ahead;
+    ForEach<In> stride, ahead;
     stride.fill(step);
     typename L::V sum[L::per_pack], product_sum[L::per_pack];
     Index i = 0;
     for (Index steps = runs.length / step; steps > 0;) {
       const Index tile = std::min<Index>(steps, tile_rows);
-      at = runs.from(line, i).in;
 #pragma GCC unroll 8
       for (std::size_t k = 0; k < Formula::inputs; ++k) {
         ahead[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
       }
-      sum_tile<L, Formula, false, L::per_pack>(at, stride, tile, ahead, c, sum, product_sum);
+      sum_tile<L, Formula, false, L::per_pack>(runs.place(line, i), stride, tile, ahead, c, sum, product_sum);
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
       i += tile * step;
@@ -342,8 +329,7 @@ struct SumRuns {
     // The last vector is shifted back, over values of the same run that have been counted.
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
-      at = runs.from(line, i + keep - L::count).in;
-      sum_tail<L, Formula, false>(at, stride, 1, keep, c[0], sum[0], product_sum[0]);
+      sum_tail<L, Formula, false>(runs.place(line, i + keep - L::count), stride, 1, keep, c[0], sum[0], product_sum[0]);
       totals.add(0, sum[0], product_sum[0]);
     }
   }

@@ -86,10 +86,10 @@ namespace detail {
 /// less than one vector of the widest target.
 template <class Kernel>
 void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
-  using Scalar [[maybe_unused]] = typename Kernel::Scalar;
+  using Compute [[maybe_unused]] = typename Kernel::Compute;
 #if BATCHNORM_VECTORS
-  if constexpr (has_vectors<Scalar>) {
-    if (length >= pack_bytes / static_cast<Index>(sizeof(ComputeOf<Scalar>))) {
+  if constexpr (has_vectors<Compute>) {
+    if (length >= pack_bytes / static_cast<Index>(sizeof(Compute))) {
       switch (active_target()) {
 #if BATCHNORM_X86
         case Target::avx512:

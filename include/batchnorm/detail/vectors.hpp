@@ -19,6 +19,12 @@
 #define BATCHNORM_X86 0
 #endif
 
+#if defined(__GNUC__)
+#define BATCHNORM_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define BATCHNORM_INLINE_LAMBDA
+#endif
+
 namespace batchnorm::detail {
 
 #if BATCHNORM_VECTORS

@@ -16,7 +16,7 @@ BATCHNORM_INLINE void replace_masked(const V& weight, V& v, const V& replacement
 
 /// MomentFormula where each value counts `weight` times.
 struct WeightedMomentFormula : MomentFormula {
-  static constexpr int inputs = 2, weights = 1;  // x, weights
+  static constexpr std::size_t inputs = 2, weights = 1;  // x, weights
 
   template <class V>
   BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V (&c)[coefficients], V& sum, V& square_sum) {
@@ -37,7 +37,7 @@ struct WeightedMomentFormula : MomentFormula {
 template <class Act>
 struct MaskedNormalizeFormula : NormalizeFormula<Act> {
   using Base = NormalizeFormula<Act>;
-  static constexpr int inputs = 2, weights = 1;  // x, weights
+  static constexpr std::size_t inputs = 2, weights = 1;  // x, weights
 
   template <class V>
   BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[Base::coefficients], V& y) {
@@ -53,7 +53,7 @@ struct MaskedNormalizeFormula : NormalizeFormula<Act> {
 template <class Act>
 struct MaskedGradientFormula : GradientFormula<Act> {
   using Base = GradientFormula<Act>;
-  static constexpr int inputs = 3, weights = 2;  // x, dy, weights
+  static constexpr std::size_t inputs = 3, weights = 2;  // x, dy, weights
 
   template <class V>
   BATCHNORM_INLINE static void accumulate(const V (&in)[3], const V (&c)[Base::coefficients], V& sum, V& product_sum) {
@@ -77,7 +77,7 @@ struct MaskedGradientFormula : GradientFormula<Act> {
 template <class Act, bool zeroes>
 struct WeightedInputGradientFormula : InputGradientFormula<Act> {
   using Base = InputGradientFormula<Act>;
-  static constexpr int inputs = 3, weights = 2;  // x, dy, weights
+  static constexpr std::size_t inputs = 3, weights = 2;  // x, dy, weights
 
   template <class V>
   BATCHNORM_INLINE static void apply(const V (&in)[3], const V (&c)[Base::coefficients], V& dx) {

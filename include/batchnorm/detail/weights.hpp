@@ -25,8 +25,8 @@ void check_weights(const char* function, const W& weights, const X& x, Index axi
 }
 
 /// The weights of all positions, in the order of memory.
-template <class T, class W, std::size_t Rank>
-void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>& x_dims, Vector<T>& to) {
+template <class Compute, class W, std::size_t Rank>
+void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>& x_dims, Vector<Compute>& to) {
   std::array<std::size_t, Rank> order;  // of the axes, the fastest first
   for (std::size_t d = 0; d < Rank; ++d) order[d] = TraitsOf<W>::row_major ? Rank - 1 - d : d;
   const auto dims = dimensions_of(weights);
@@ -43,9 +43,9 @@ void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>&
   to.resize(positions);
   const std::size_t fastest = static_cast<Index>(order[0]) == axis ? order[1] : order[0];
   const Index run = x_dims[fastest];
-  const T* from = weights.data();
+  const auto* from = weights.data();
   for (Index k = 0; k < positions; k += run) {
-    for (Index i = 0; i < run; ++i) to[k + i] = from[i * stride[fastest]];
+    for (Index i = 0; i < run; ++i) to[k + i] = static_cast<Compute>(from[i * stride[fastest]]);
     for (const std::size_t d : order) {
       if (d == fastest || static_cast<Index>(d) == axis) continue;
       from += stride[d];
@@ -86,73 +86,72 @@ Index counted(const Vector<T>& weights) {
 }
 
 /// normalize, with zeros at masked positions.
-template <Device D, class T, class Act, class Out>
-void normalize_masked(const D& device, const Inputs<T, 2>& x_weights, const View<Out>& y,
-                      const FillNormalize<T, Act>& fill, Workspace<T>& workspace) {
+template <Device D, class In, class T, class Act, class Out>
+void normalize_masked(const D& device, const In& x_weights, const View<Out>& y, const FillNormalize<T, Act>& fill,
+                      Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
-  const Partition partition = make_linear_partition<T>(grid_of(x_weights, y, true), 1);
-  run(device, Map<T, MaskedNormalizeFormula<Act>, Out>(partition, x_weights, y), fill, workspace);
+  const Partition partition = make_linear_partition(grid_of(x_weights, y, true), 1);
+  run(device, make_map<MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
 }
 
 /// Moments before anything has been counted, but for the sum of the weights.
-template <class T>
-void prepare_weighted(BasicMoments<StatisticOf<T>>& moments, const Grid& grid, const Inputs<T, 2>& x_weights) {
+template <class In>
+void prepare_weighted(BasicMoments<typename In::Statistic>& moments, const Grid& grid, const In& x_weights) {
   prepare(moments, grid.shape);
-  moments.count = count_between<WeightedMomentFormula, StatisticOf<T>>(grid, x_weights, 0, grid.positions);
+  moments.count = count_between<WeightedMomentFormula>(grid, x_weights, 0, grid.positions);
 }
 
 /// collect_moments with weights; count becomes their sum.
-template <Device D, class T>
-void collect_weighted_moments(const D& device, const Inputs<T, 2>& x_weights, BasicMoments<StatisticOf<T>>& moments,
+template <Device D, class In, class T>
+void collect_weighted_moments(const D& device, const In& x_weights, BasicMoments<StatisticOf<T>>& moments,
                               Workspace<T>& workspace) {
   const Grid grid = grid_of(x_weights, true);
-  prepare_weighted<T>(moments, grid, x_weights);
+  prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid, 1);
+  const Partition partition = make_partition(grid, 1);
   run(device,
-      Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
+      make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, workspace);
 }
 
 /// collect_weighted_moments and normalize_masked, together where the cache allows.
-template <Device D, class T, class Act, class Out>
-void normalize_masked_batch(const D& device, const Inputs<T, 2>& x_weights, const View<Out>& y,
+template <Device D, class In, class T, class Act, class Out>
+void normalize_masked_batch(const D& device, const In& x_weights, const View<Out>& y,
                             BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
                             const Act& activation, Workspace<T>& workspace) {
   const Grid grid = grid_of(x_weights, y, true);
-  prepare_weighted<T>(moments, grid, x_weights);
+  prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
-  const Partition partition = make_partition<T>(grid, 1);
+  const Partition partition = make_partition(grid, 1);
   run(device, NoMap{}, NoCoefficients{},
-      Reduction<T, WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, Map<T, MaskedNormalizeFormula<Act>, Out>(partition_after<T>(partition, 1), x_weights, y),
+      make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
+      NoCoefficients{}, make_map<MaskedNormalizeFormula<Act>>(partition_after(partition, 1), x_weights, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
 /// input_gradient of weighted statistics, where masked outputs are normalized like all others.
-template <Device D, class T, class Act, class Out>
-void weighted_input_gradient(const D& device, const Inputs<T, 3>& x_dy_weights, const View<Out>& dx,
+template <Device D, class In, class T, class Act, class Out>
+void weighted_input_gradient(const D& device, const In& x_dy_weights, const View<Out>& dx,
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  using Formula = WeightedInputGradientFormula<Act, false>;
-  const Partition partition = make_linear_partition<T>(grid_of(x_dy_weights, dx, true), 2);
-  run(device, Map<T, Formula, Out>(partition, x_dy_weights, dx), fill, workspace);
+  const Partition partition = make_linear_partition(grid_of(x_dy_weights, dx, true), 2);
+  run(device, make_map<WeightedInputGradientFormula<Act, false>>(partition, x_dy_weights, dx), fill, workspace);
 }
 
 /// The sums without masked positions, and weighted_input_gradient, together where the cache allows.
-template <Device D, class T, class Act, class Out>
-void differentiate_masked(const D& device, const Inputs<T, 3>& x_dy_weights, const View<Out>& dx,
+template <Device D, class In, class T, class Act, class Out>
+void differentiate_masked(const D& device, const In& x_dy_weights, const View<Out>& dx,
                           const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
                           Workspace<T>& workspace) {
   clear(sums, dx.shape.channels);
   if (dx.shape.size() == 0) return;
-  using Formula = WeightedInputGradientFormula<Act, true>;
-  const Partition partition = make_partition<T>(grid_of(x_dy_weights, dx, true), 2);
+  const Partition partition = make_partition(grid_of(x_dy_weights, dx, true), 2);
   run(device, NoMap{}, NoCoefficients{},
-      Reduction<T, MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
-                                               sums.dy_centered.data()),
+      make_reduction<MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
+                                                 sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      Map<T, Formula, Out>(partition_after<T>(partition, 2), x_dy_weights, dx), fill, workspace);
+      make_map<WeightedInputGradientFormula<Act, true>>(partition_after(partition, 2), x_dy_weights, dx), fill,
+      workspace);
 }
 
 }  // namespace detail
