@@ -3,11 +3,10 @@
 #include <utility>
 #include <vector>
 
-#include "batchnorm/backward.hpp"
 #include "batchnorm/detail/from_output.hpp"
+#include "batchnorm/detail/gradients.hpp"
 #include "batchnorm/detail/weights.hpp"
 #include "batchnorm/detail/workspace_pool.hpp"
-#include "batchnorm/forward.hpp"
 
 namespace batchnorm {
 
@@ -28,8 +27,8 @@ struct BackwardOptions {
 ///
 /// Shapes:  x, y, z, dy, dx, dz of rank 2 or more and equal, `channels` entries on options.axis. An output is resized
 ///          where it owns its memory, and must fit where it does not.
-/// Scalars: inputs have Scalar; an output has, too, or any of float, Eigen::bfloat16 and Eigen::half where Scalar is
-///          one of them (but for dz, which is read again).
+/// Scalars: x has Scalar. Each other tensor has, too, or any of float, Eigen::bfloat16 and Eigen::half where Scalar is
+///          one of them.
 /// Threads: calls on one layer must not overlap, except those of `infer`. The same bits for any number of threads.
 /// Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
 /// Memory:  after the first call with a shape nothing is allocated (but to hand work to a thread pool).
@@ -82,7 +81,8 @@ class BatchNorm {
   /// The same with statistics in which each position has a weight: padded sequences, ignored pixels, sample weights.
   /// A weight of n counts like n equal values, a weight of 0 like none, whatever x holds there.
   ///
-  /// Shapes:   weights of the rank of x, 1 on the channel axis, and on each other axis either 1 or what x has.
+  /// Shapes:   weights of the rank of x, 1 on the channel axis, and on each other axis either 1 or what x has; of any
+  ///           scalar, bool too.
   /// Computes: mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W with W = sum(w); the running variance has W - 1
   ///           for W; y as in forward, and by default 0 where the weight is 0.
   /// Aliasing: y may be x. No other overlap.

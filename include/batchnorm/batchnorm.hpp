@@ -9,6 +9,7 @@
 #include "batchnorm/shape.hpp"
 #include "batchnorm/moments.hpp"
 #include "batchnorm/forward.hpp"
+#include "batchnorm/gradient_sums.hpp"
 #include "batchnorm/backward.hpp"
 #include "batchnorm/batch_norm.hpp"
 #include "batchnorm/second_order.hpp"

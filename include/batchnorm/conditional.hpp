@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "batchnorm/backward.hpp"
+#include "batchnorm/detail/gradients.hpp"
 
 // Conditional batch normalization: the statistics are those of the batch, gamma and beta those of each sample.
 

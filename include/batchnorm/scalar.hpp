@@ -74,4 +74,20 @@ class Workspace {
   std::vector<Statistic, LineAllocator<Statistic>> statistics_, kept_;
 };
 
+namespace detail {
+
+/// The workspace that was given, or one for this call.
+template <class T>
+class WorkspaceOrOwn {
+ public:
+  explicit WorkspaceOrOwn(Workspace<T>* given) : given_(given) {}
+  Workspace<T>& get() { return given_ != nullptr ? *given_ : own_; }
+
+ private:
+  Workspace<T>* given_;
+  Workspace<T> own_;
+};
+
+}  // namespace detail
+
 }  // namespace batchnorm

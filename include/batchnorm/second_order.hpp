@@ -74,8 +74,9 @@ void check_second_gradients(const char* function, const X& x, const DY& dy, cons
 
 /// Forward mode: how y moves as x, gamma and beta move in a direction (a Jacobian-vector product).
 ///
-/// Shapes:   x, direction.x, ty any rank and equal, ty is resized where it owns its memory; moments, gamma and the
-///           direction's gamma and beta one entry per channel; an empty gamma stands for 1.
+/// Shapes:   x, direction.x, ty any rank and equal (their scalars mix as in normalize), ty is resized where it owns its
+///           memory; moments, gamma and the direction's gamma and beta one entry per channel; an empty gamma stands
+///           for 1.
 /// Computes: ty = gamma * inv_std * (v - sum(v) / n - xhat * sum(v * xhat) / n) + v_gamma * xhat + v_beta, where v,
 ///           v_gamma and v_beta are the parts of the direction. Constant statistics leave the two sums out.
 /// Aliasing: ty may be direction.x, or x. No other overlap.
@@ -120,9 +121,9 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
 /// Also the Hessian-vector product of sum(dy * y): gradients.x and gradients.gamma are how dx and dgamma move as x,
 /// gamma and beta move in the direction with dy fixed, and gradients.dy is how y moves (jvp).
 ///
-/// Shapes:   x, dy, direction.x, gradients.x, gradients.dy any rank and equal; moments, gamma and the direction's gamma
-///           and beta one entry per channel; an empty gamma stands for 1. What is in `gradients` is resized where it
-///           owns its memory, and overwritten.
+/// Shapes:   x, dy, direction.x, gradients.x, gradients.dy any rank and equal (their scalars mix as in normalize);
+///           moments, gamma and the direction's gamma and beta one entry per channel; an empty gamma stands for 1. What
+///           is in `gradients` is resized where it owns its memory, and overwritten.
 /// Computes: with v, v_gamma and v_beta for the parts of the direction, bars for means over the channel,
 ///           a = mean(dy * xhat) and b = mean(v * xhat):
 ///           x:     gamma * inv_std^2 * (xhat * (3 * a * b - mean(v * (dy - dy_bar))) - b * (dy - dy_bar)

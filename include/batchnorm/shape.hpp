@@ -9,6 +9,7 @@
 #include "batchnorm/detail/eigen.hpp"
 #include "batchnorm/error.hpp"
 #include "batchnorm/options.hpp"
+#include "batchnorm/scalar.hpp"
 
 namespace batchnorm {
 

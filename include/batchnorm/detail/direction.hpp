@@ -4,7 +4,7 @@
 #include <array>
 #include <limits>
 
-#include "batchnorm/backward.hpp"
+#include "batchnorm/detail/gradients.hpp"
 
 // What second_order.hpp computes: formulas of derivatives in a direction, with v the part of x, and their passes.
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "batchnorm/backward.hpp"
+#include "batchnorm/detail/gradients.hpp"
 
 // Backward from the output alone, where the activation can be inverted (Rota Bulo, Porzi and Kontschieder 2018).
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "batchnorm/detail/channels.hpp"
-#include "batchnorm/detail/sum_kernels.hpp"
+#include "batchnorm/detail/sum_tiles.hpp"
 
 // From the sums of columns to the results of channels.
 

@@ -8,9 +8,9 @@
 #include "batchnorm/detail/inputs.hpp"
 #include "batchnorm/detail/lanes.hpp"
 
-// What a kernel walks. The kernels of sum_kernels.hpp and map_kernels.hpp are the inner loops, each compiled for every
-// target: one call walks many lines, reads each input once and writes the output, if there is one, once. All decisions
-// are taken by their callers, reduce.hpp and map.hpp.
+// What a kernel walks. The kernels of sum_rows.hpp, sum_runs.hpp and map_kernels.hpp are the inner loops, each compiled
+// for every target: one call walks many lines, reads each input once and writes the output, if there is one, once. All
+// decisions are taken by their callers, reduce.hpp and map.hpp.
 
 namespace batchnorm::detail {
 
@@ -91,6 +91,11 @@ struct Lines {
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < In::count; ++k) result.advance(k, line * stride[k] + offset);
     return result;
+  }
+  /// Of the k-th input.
+  template <std::size_t k>
+  auto value(Index line, Index i) const {
+    return static_cast<typename In::Compute>(in.template get<k>()[line * stride[k] + i]);
   }
   BATCHNORM_INLINE Lines from(Index line) const { return {place(line, 0), stride, lines, length, ahead}; }
 };

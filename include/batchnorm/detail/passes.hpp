@@ -4,6 +4,7 @@
 #include <array>
 #include <tuple>
 
+#include "batchnorm/detail/coefficients.hpp"
 #include "batchnorm/detail/map.hpp"
 #include "batchnorm/detail/parallel.hpp"
 #include "batchnorm/detail/reduce.hpp"
@@ -14,22 +15,6 @@
 // together where each part holds whole channels, and one after the other where not.
 
 namespace batchnorm::detail {
-
-/// Hands out a workspace piece by piece, each piece at a cache line boundary.
-template <class T>
-class Slices {
- public:
-  explicit Slices(T* memory) : next_(memory) {}
-  static Index padded(Index values) { return round_up(values, pack_bytes); }
-  T* take(Index values) {
-    T* const slice = next_;
-    next_ += padded(values);
-    return slice;
-  }
-
- private:
-  T* next_;
-};
 
 template <class In, class Out>
 Grid grid_of(const In& in, const View<Out>& out, bool weighted = false) {
@@ -50,38 +35,6 @@ Index scratch_columns(const Partition& partition) {
   if (grid.by_columns) return grid.fold * partition.channel_step * grid.shape.inner + max_lanes;
   return std::min(partition.channel_step * run_lanes<Compute>, max_columns);
 }
-
-/// Arrays of coefficients: one value for every channel, and for each worker room for one of every column.
-template <class Compute, std::size_t Count>
-class CoefficientArrays {
- public:
-  using Arrays = std::array<Compute*, Count>;
-
-  CoefficientArrays(Index channels, Index columns) : length_(channels + max_lanes), columns_(columns) {}
-
-  Index computes(Index workers) const {
-    return static_cast<Index>(Count) * (Slices<Compute>::padded(length_) + workers * Slices<Compute>::padded(columns_));
-  }
-
-  void use(Compute* computes) {
-    Slices<Compute> slices(computes);
-    for (Compute*& array : per_channel_) array = slices.take(length_);
-    scratch_ = slices.take(0);
-  }
-
-  const Arrays& per_channel() const { return per_channel_; }
-  Arrays per_column(Index worker) const {
-    Slices<Compute> slices(scratch_ + worker * static_cast<Index>(Count) * Slices<Compute>::padded(columns_));
-    Arrays arrays;
-    for (Compute*& array : arrays) array = slices.take(columns_);
-    return arrays;
-  }
-
- private:
-  Index length_, columns_;
-  Arrays per_channel_{};
-  Compute* scratch_ = nullptr;
-};
 
 /// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
 template <class In, class Formula>

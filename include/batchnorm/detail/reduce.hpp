@@ -4,9 +4,11 @@
 #include <array>
 #include <numeric>
 
+#include "batchnorm/detail/centers.hpp"
 #include "batchnorm/detail/grid.hpp"
 #include "batchnorm/detail/join.hpp"
-#include "batchnorm/detail/sum_kernels.hpp"
+#include "batchnorm/detail/sum_rows.hpp"
+#include "batchnorm/detail/sum_runs.hpp"
 #include "batchnorm/detail/targets.hpp"
 
 // Sums a formula over a part of a tensor, block by block. Of each block the kernels sum columns in Compute: the columns
@@ -155,7 +157,9 @@ class PartReduction {
     constexpr bool across = Formula::finds_mean && !has_weights<Formula>;
     if (across && block.before == Statistic(0) && inner == 1) {
       if constexpr (across) dispatch(FindCenters<In>{rows, scratch.center}, rows.length);
-      for (Index c = 0; fold > 1 && c < width; ++c) scratch.center[c] = average(scratch.center + c, width, fold, 1);
+      for (Index c = 0; fold > 1 && c < width; ++c)
+        scratch.center[c] =
+            average<Compute>(fold, 1, [&](Index copy, Index) { return scratch.center[copy * width + c]; });
     } else {
       for (Index c = 0; c < block.channels(); ++c) fill_columns(scratch.center + c * inner, inner, center_of(block, c));
     }
@@ -181,70 +185,10 @@ class PartReduction {
     if (block.before > Statistic(0)) return static_cast<Compute>(first[channel]);
     const Lines<In> runs = runs_of(channel, block.begin, block.end);
     if constexpr (has_weights<Formula>) {
-      return find_weighted_center(runs);
+      return find_weighted_center<Formula::weights>(runs);
     } else {
       return find_center(runs);
     }
-  }
-
-  /// The first value that counts.
-  static const auto* first_weighted(const Lines<In>& runs) {
-    for (Index line = 0; line < runs.lines; ++line) {
-      for (Index i = 0; i < runs.length; ++i) {
-        if (value<Formula::weights>(runs, line, i) != Compute(0)) return runs.place(line, i).template get<0>();
-      }
-    }
-    return runs.in.template get<0>();
-  }
-
-  /// Of the k-th input.
-  template <std::size_t k>
-  static Compute value(const Lines<In>& runs, Index line, Index i) {
-    return static_cast<Compute>(runs.in.template get<k>()[line * runs.stride[k] + i]);
-  }
-
-  /// A value near the mean, to be subtracted from all: the closer it is, the fewer digits the sums lose. From samples
-  /// all over the runs, for their beginning may be a border.
-  static Compute find_center(const Lines<In>& runs) {
-    constexpr Index samples = 16, sampled_runs = 4;
-    const auto* const first = runs.in.template get<0>();
-    if (runs.lines * runs.length <= samples) return average(first, runs.stride[0], runs.lines, runs.length);
-    const Compute origin = static_cast<Compute>(*first);
-    Compute sums[sampled_runs] = {Compute(0), Compute(0), Compute(0), Compute(0)};
-#pragma GCC unroll 16
-    for (Index k = 0; k < samples; ++k) {
-      const Index run = sample_place(k % sampled_runs, sampled_runs, runs.lines);
-      const Index place = sample_place(k, samples, runs.length);
-      sums[k % sampled_runs] += value<0>(runs, run, place) - origin;
-    }
-    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (Compute(1) / Compute(samples));
-  }
-
-  /// The same from values that count.
-  static Compute find_weighted_center(const Lines<In>& runs) {
-    constexpr Index samples = 16;
-    const Compute origin = static_cast<Compute>(*first_weighted(runs));
-    Compute sum(0), found(0);
-    for (Index k = 0; k < samples; ++k) {
-      // The digits of the line that are lost are the place in it.
-      const Index place = sample_fraction(k) * runs.lines, line = place / sample_unit;
-      const Index i = place % sample_unit * runs.length / sample_unit;
-      if (value<Formula::weights>(runs, line, i) == Compute(0)) continue;
-      sum += value<0>(runs, line, i) - origin;
-      found += Compute(1);
-    }
-    return found == Compute(0) ? origin : origin + sum / found;
-  }
-
-  /// About the first value, so that equal ones stay exact.
-  template <class Value>
-  static Compute average(const Value* values, Index stride, Index lines, Index length) {
-    const Compute origin = static_cast<Compute>(*values);
-    Compute sum(0);
-    for (Index line = 0; line < lines; ++line) {
-      for (Index i = 0; i < length; ++i) sum += static_cast<Compute>(values[line * stride + i]) - origin;
-    }
-    return origin + sum / Compute(static_cast<double>(lines * length));
   }
 
   /// Joins the columns of a block and merges them into the channels.
@@ -275,11 +219,11 @@ class PartReduction {
   [[gnu::noinline, gnu::cold]] bool take_constant(const Block& block, Index c) const {
     if constexpr (has_weights<Formula>) return false;
     const Lines<In> runs = runs_of(block.channel_begin + c, block.begin, block.end);
-    const Compute constant = value<In::count - 1>(runs, 0, 0);
+    const Compute constant = runs.template value<In::count - 1>(0, 0);
     if (!(constant - constant == Compute(0)) || (!Formula::finds_mean && constant != Compute(0))) return false;
     for (Index line = 0; line < runs.lines; ++line) {
       for (Index i = 0; i < runs.length; ++i) {
-        if (value<In::count - 1>(runs, line, i) != constant) return false;
+        if (runs.template value<In::count - 1>(line, i) != constant) return false;
       }
     }
     if constexpr (Formula::finds_mean) {
@@ -298,9 +242,9 @@ class PartReduction {
     if constexpr (!Formula::finds_mean) {
       center = mean[channel];
     } else if constexpr (has_weights<Formula>) {
-      center = static_cast<Statistic>(*first_weighted(runs));
+      center = static_cast<Statistic>(first_weighted<Formula::weights>(runs));
     } else {
-      center = static_cast<Statistic>(*runs.in.template get<0>());
+      center = static_cast<Statistic>(runs.template value<0>(0, 0));
     }
     for (std::size_t k = 1; k < further.size(); ++k) c_of_channel[k] = static_cast<Statistic>(further[k][channel]);
     Statistic sum(0), product_sum(0);

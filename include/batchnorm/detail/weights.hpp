@@ -1,6 +1,6 @@
 #pragma once
 
-#include "batchnorm/backward.hpp"
+#include "batchnorm/detail/gradients.hpp"
 #include "batchnorm/detail/weighted_formulas.hpp"
 
 // Batch normalization where each position has a weight, or is masked.

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <algorithm>
+
+#include "batchnorm/detail/sum_tiles.hpp"
+
+namespace batchnorm::detail {
+
+template <class Compute>
+inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(Compute)), 1);
+
+/// Sums of each channel about its center over all its runs, in as many lanes as the widest target has.
+template <class In, class Formula>
+struct SumRuns {
+  using Compute = typename In::Compute;
+  static constexpr Index lanes = run_lanes<Compute>;
+  ChannelRuns<In> channels;
+  const Compute* center;                          // like the sums, of every lane; the first one counts
+  FurtherCoefficients<Compute, Formula> further;  // of each channel
+  Sums<Compute*> sums;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using L = Lanes<Compute, Compute, Bytes>;
+    for (Index c = 0; c < channels.channels; ++c) {
+      typename L::V of_channel[L::per_pack][Formula::coefficients];
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) {
+        L::fill(of_channel[v][Formula::center], center[c * lanes]);
+#pragma GCC unroll 8
+        for (std::size_t k = 1; k < Formula::coefficients; ++k) L::fill(of_channel[v][k], further[k][c]);
+      }
+      Totals<L> totals;
+      totals.clear();
+      const auto runs = channels.of(c);
+      for (Index line = 0; line < runs.lines; ++line) add_run<L>(runs, line, of_channel, totals);
+      totals.store(sums, c * lanes);
+    }
+  }
+
+ private:
+  /// The sums of all lanes, in vectors.
+  template <class L>
+  struct Totals {
+    typename L::V sum[L::per_pack], sum_error[L::per_pack], product_sum[L::per_pack], product_error[L::per_pack];
+
+    BATCHNORM_INLINE void clear() {
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) {
+        L::clear(sum[v]);
+        L::clear(sum_error[v]);
+        L::clear(product_sum[v]);
+        L::clear(product_error[v]);
+      }
+    }
+    BATCHNORM_INLINE void add(int v, const typename L::V& value, const typename L::V& product) {
+      add_compensated(sum[v], sum_error[v], value);
+      add_compensated(product_sum[v], product_error[v], product);
+    }
+    BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
+        L::store(to.sum + lane, sum[v]);
+        L::store(to.sum_error + lane, sum_error[v]);
+        L::store(to.product_sum + lane, product_sum[v]);
+        L::store(to.product_error + lane, product_error[v]);
+      }
+      constexpr Index rest = lanes - L::count * L::per_pack;
+      for (Compute* const array : {to.sum, to.sum_error, to.product_sum, to.product_error}) {
+        std::fill_n(array + lane, rest, Compute(0));
+      }
+    }
+  };
+
+  template <class L>
+  BATCHNORM_INLINE static void add_run(const Lines<In>& runs, Index line,
+                                       const typename L::V (&c)[L::per_pack][Formula::coefficients],
+                                       Totals<L>& totals) {
+    constexpr Index step = L::count * L::per_pack;
+    ForEach<In> stride, ahead;
+    stride.fill(step);
+    typename L::V sum[L::per_pack], product_sum[L::per_pack];
+    Index i = 0;
+    for (Index steps = runs.length / step; steps > 0;) {
+      const Index tile = std::min<Index>(steps, tile_rows);
+#pragma GCC unroll 8
+      for (std::size_t k = 0; k < Formula::inputs; ++k) {
+        ahead[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
+      }
+      sum_tile<L, Formula, false, L::per_pack>(runs.place(line, i), stride, tile, ahead, c, sum, product_sum);
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
+      i += tile * step;
+      steps -= tile;
+    }
+    // The last vector is shifted back, over values of the same run that have been counted.
+    for (; i < runs.length; i += L::count) {
+      const Index keep = std::min<Index>(runs.length - i, L::count);
+      sum_tail<L, Formula, false>(runs.place(line, i + keep - L::count), stride, 1, keep, c[0], sum[0], product_sum[0]);
+      totals.add(0, sum[0], product_sum[0]);
+    }
+  }
+};
+
+}  // namespace batchnorm::detail

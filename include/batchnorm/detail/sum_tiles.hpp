@@ -1,0 +1,103 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "batchnorm/detail/formulas.hpp"
+#include "batchnorm/detail/lines.hpp"
+
+// Sums of a formula. Float sums stay short: a tile of `tile_rows` vectors has sums of its own, and what adding them up
+// rounds away is kept.
+
+namespace batchnorm::detail {
+
+inline constexpr int tile_rows = 8;
+
+/// One vector of each input. By columns all share the weight of their row.
+template <class L, class Formula, bool ByColumns, class In>
+BATCHNORM_INLINE void load_inputs(const Pointers<In>& at, const ForEach<In>& stride, Index row, Index offset,
+                                  typename L::V (&v)[Formula::inputs]) {
+#pragma GCC unroll 8
+  for (std::size_t k = 0; k < Formula::inputs; ++k) {
+    if (ByColumns && k == Formula::weights) {
+      at.template fill<L>(v[k], k, row * stride[k]);
+    } else {
+      at.template load<L>(v[k], k, row * stride[k] + offset);
+    }
+  }
+}
+
+/// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart. May ask for
+/// what lies `ahead` of each vector.
+template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip, class In>
+BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& stride, Index rows,
+                                  const ForEach<In>& ahead, const typename L::V (&c)[Strip][Formula::coefficients],
+                                  typename L::V (&sum)[Strip], typename L::V (&product_sum)[Strip]) {
+  for (Index row = 0; row < rows; ++row) {
+#pragma GCC unroll 8
+    for (int s = 0; s < Strip; ++s) {
+      const Index offset = s * L::count;
+#pragma GCC unroll 8
+      for (std::size_t k = 0; Prefetches && k < Formula::inputs; ++k) {
+        if (ByColumns && k == Formula::weights) continue;
+        at.template prefetch<L>(k, row * stride[k] + offset, ahead[k]);
+      }
+      typename L::V v[Formula::inputs];
+      load_inputs<L, Formula, ByColumns>(at, stride, row, offset, v);
+      Formula::accumulate(v, c[s], sum[s], product_sum[s]);
+    }
+  }
+}
+
+/// The sums of a tile, from zero on.
+template <class L, class Formula, bool ByColumns, int Strip, class In>
+BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const ForEach<In>& ahead,
+                               const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
+                               typename L::V (&product_sum)[Strip]) {
+#pragma GCC unroll 8
+  for (int s = 0; s < Strip; ++s) {
+    L::clear(sum[s]);
+    L::clear(product_sum[s]);
+  }
+  if (ahead[0] == 0) {
+    sum_vectors<L, Formula, ByColumns, false, Strip>(at, stride, rows, ahead, c, sum, product_sum);
+  } else {
+    sum_vectors<L, Formula, ByColumns, true, Strip>(at, stride, rows, ahead, c, sum, product_sum);
+  }
+}
+
+/// The same for one vector of which only the last `keep` lanes count.
+template <class L, class Formula, bool ByColumns, class In>
+BATCHNORM_INLINE void sum_tail(const Pointers<In>& at, const ForEach<In>& stride, Index rows, Index keep,
+                               const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
+                               typename L::V& product_sum) {
+  L::clear(sum);
+  L::clear(product_sum);
+  for (Index row = 0; row < rows; ++row) {
+    typename L::V v[Formula::inputs];
+    load_inputs<L, Formula, ByColumns>(at, stride, row, 0, v);
+    Formula::template keep_last<L>(v, c[Formula::center], keep);
+    Formula::accumulate(v, c, sum, product_sum);
+  }
+}
+
+/// Adds to a sum and to what its roundings have added too much (Kahan 1965): the true sum is sum - error.
+template <class V>
+BATCHNORM_INLINE void add_compensated(V& sum, V& error, const V& value) {
+  const V corrected = value - error;
+  const V total = sum + corrected;
+  error = (total - sum) - corrected;
+  sum = total;
+}
+
+/// Sums of many values: those of a formula, and their errors.
+template <class T>
+struct Sums {
+  T sum, sum_error, product_sum, product_error;
+};
+
+/// Arrays of coefficients, where the formula has more than the center.
+template <class Compute, class Formula>
+using FurtherCoefficients = std::array<Compute*, Formula::coefficients == 1 ? 0 : Formula::coefficients>;
+
+}  // namespace batchnorm::detail
