@@ -18,7 +18,7 @@ class BatchNormPeer : public Peer<T> {
         dy_(tensors.dy, dimensions(problem)),
         y_(tensors.y, dimensions(problem)),
         dx_(tensors.dx, dimensions(problem)),
-        pool_(problem.threads),
+        pool_(std::max(problem.threads - 1, 1)),  // the calling thread works, too
         device_(&pool_, problem.threads) {
     using Values = Eigen::Map<const batchnorm::Vector<T>>;
     for (batchnorm::BatchNorm<T>* layer : {&layer_, &inference_layer_}) {

@@ -100,7 +100,7 @@ inline constexpr Index resident_run_bytes = Index(2) << 20;  // what stays in a 
 inline constexpr Index min_stretch = 1024;                   // bytes of a row that are worth jumping to
 inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
-inline constexpr Index small_parts = 4;                       // of what one part could hold
+inline constexpr Index shared_parts = 4;                      // as many, or a multiple, where threads share a tensor
 
 /// What fits in L2 as a whole is one part, or by runs a few for threads to share. Else it is cut along the channels,
 /// where a part that holds whole channels stays in a cache and does not read too short stretches of each row; all else
@@ -112,7 +112,7 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
   if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
     const bool shared = !grid.by_columns && channels * channel_bytes >= min_parallel_bytes;
-    const Index step = shared ? ceil_div(channels, small_parts) : channels;
+    const Index step = shared ? ceil_div(channels, shared_parts) : channels;
     return {grid, 1, positions, ceil_div(channels, step), step};
   }
   if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
@@ -123,7 +123,8 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
     if (step < channels && long_stretches) return {grid, 1, positions, ceil_div(channels, step), step};
   }
   const Index step = grid.by_columns ? std::min(max_step, channels) : 1;
-  const Index wanted = std::clamp<Index>(step * channel_bytes * tensors / (2 * part_bytes), 1, max_position_parts);
+  const Index wanted = std::clamp<Index>(round_up(step * channel_bytes * tensors / (2 * part_bytes), shared_parts), 1,
+                                         max_position_parts);
   const Index min_rows = grid.by_columns ? std::min(block_rows * grid.fold, positions) : 1;
   const Index position_step = round_up(std::max(ceil_div(positions, wanted), min_rows), grid.fold);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
