@@ -60,7 +60,7 @@ struct FillSampleGradient {
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = Statistic(1) / moments.count;
-    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
       typename L::V mean, inv_std, scale, dy, dy_centered;
       L::load(mean, moments.mean + c);
       L::load(dy, scaled_sums.dy.data() + c);

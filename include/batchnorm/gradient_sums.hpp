@@ -10,7 +10,7 @@ namespace detail {
 template <class Statistic, class Parameter>
 void add_gamma_gradient(const MomentsView<Statistic>& moments, const Statistic* dy_centered, double epsilon,
                         Parameter* to, Index channels) {
-  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
     typename L::V sum, inv_std, gradient;
     L::load(sum, dy_centered + c);
     moments.template inverse_std<L>(c, epsilon, inv_std);

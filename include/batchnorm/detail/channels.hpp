@@ -2,19 +2,36 @@
 
 #include <cmath>
 
-#include "batchnorm/detail/lanes.hpp"
+#include "batchnorm/detail/targets.hpp"
 
-// What runs once for each channel, not for each value. It is computed in Statistic, and vectors of the baseline serve.
+// What runs once for each channel, not for each value. It is computed in Statistic, in vectors of at most 32 bytes: a
+// version for AVX-512 as well would take longer to compile than it saves.
 
 namespace batchnorm::detail {
+
+template <class Statistic, class F>
+struct ChannelLoop {
+  Index begin, end;
+  const F& f;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    using L = Lanes<Statistic, Statistic, Bytes>;
+    Index c = begin;
+    for (; c + L::count <= end; c += L::count) f(L{}, c);
+    for (; c < end; ++c) f(Lanes<Statistic, Statistic, 0>{}, c);
+  }
+};
 
 /// Calls f(lanes, c) for all channels of a range, a vector of them at a time.
 template <class Statistic, class F>
 void for_channels(Index begin, Index end, const F& f) {
-  using L = Lanes<Statistic, Statistic, has_vectors<Statistic> ? 16 : 0>;
-  Index c = begin;
-  for (; c + L::count <= end; c += L::count) f(L{}, c);
-  for (; c < end; ++c) f(Lanes<Statistic, Statistic, 0>{}, c);
+  const ChannelLoop<Statistic, F> loop{begin, end, f};
+  if constexpr (has_vectors<Statistic>) {
+    dispatch_narrow(loop);
+  } else {
+    run_scalar(loop);
+  }
 }
 
 template <class L, class T>

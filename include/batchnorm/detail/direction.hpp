@@ -62,7 +62,7 @@ struct FillTangent {
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = Statistic(1) / moments.count;
-    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
       typename L::V mean, inv_std, scale, sum, sum_centered, xhat_scale, shift;
       L::load(mean, moments.mean + c);
       moments.template inverse_std<L>(c, epsilon, inv_std);
@@ -94,7 +94,7 @@ struct FillSecondGradient {
   void operator()(const std::array<Compute*, SecondGradientFormula::coefficients>& to, Index begin, Index end) const {
     using Formula = SecondGradientFormula;
     const Statistic inv_count = Statistic(1) / moments.count;
-    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
       typename L::V mean, center, inv_std, scale, dy_mean, dy_xhat, v, v_xhat, v_dy, dy_scale, v_scale, xhat_scale;
       L::load(mean, moments.mean + c);
       L::load(dy_mean, sums.dy_mean + c);
@@ -153,7 +153,7 @@ template <class Statistic, class Parameter>
 void second_gamma_gradient(const MomentsView<Statistic>& moments, const DirectionSums<Statistic>& sums, double epsilon,
                            Parameter* to, Index channels) {
   const Statistic inv_count = Statistic(1) / moments.count;
-  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
     typename L::V v_dy, dy_centered, v_centered, inv_std;
     L::load(v_dy, sums.v_dy + c);
     L::load(dy_centered, sums.dy_centered + c);

@@ -46,7 +46,7 @@ struct FillInputGradient {
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     const Statistic inv_count = moments.count > Statistic(0) ? Statistic(1) / moments.count : Statistic(0);
-    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
       typename L::V mean, inv_std, scale, dy, dy_centered;
       L::load(mean, moments.mean + c);
       load_channels<L>(dy, sums == nullptr ? nullptr : sums->dy.data(), c, 0);
@@ -98,7 +98,7 @@ struct FillScale {
   using Formula = NormalizeFormula<Identity>;
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
-    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
       typename L::V scale, inv_std;
       load_channels<L>(scale, gamma, c, 1);
       moments.template inverse_std<L>(c, epsilon, inv_std);

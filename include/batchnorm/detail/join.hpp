@@ -97,7 +97,7 @@ template <class Formula, class Statistic>
 void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, Index channels,
                      const Statistic& count) {
   const Statistic inv_count = Statistic(1) / count;
-  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
     typename L::V center_v, mean_v, sum, product_sum, first, second;
     L::load(center_v, sums.center + c);
     L::load(mean_v, mean + c);
@@ -121,7 +121,7 @@ void merge_channels(Statistic* first, Statistic* second, const Statistic* other_
   }
   const Statistic share = count / (before + count);
   const Statistic cross = before * share;
-  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
     typename L::V a, b, other_a, other_b;
     L::load(a, first + c);
     L::load(b, second + c);

@@ -98,6 +98,12 @@ struct Lanes {
       return;
     }
 #endif
+#if BATCHNORM_X86 && !defined(__clang__)
+    if constexpr (std::is_same_v<Compute, double> && sizeof(V) == 32) {
+      asm("vsqrtpd %1, %0" : "=x"(v) : "x"(v));
+      return;
+    }
+#endif
     for (int k = 0; k < count; ++k) v[k] = std::sqrt(v[k]);
   }
 

@@ -41,7 +41,7 @@ struct FillNormalize {
   using Formula = NormalizeFormula<Act>;
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
-    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) {
+    for_channels<Statistic>(begin, end, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
       typename L::V mean, center, scale, gamma, beta;
       L::load(mean, moments.mean + c);
       moments.template inverse_std<L>(c, epsilon, scale);

@@ -108,5 +108,17 @@ void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
   run_scalar(kernel);
 }
 
+/// The same with vectors of at most 32 bytes, however few values there are.
+template <class Kernel>
+void dispatch_narrow(const Kernel& kernel) {
+#if BATCHNORM_X86
+  if (active_target() >= Target::avx2) return run_avx2(kernel);
+#endif
+#if BATCHNORM_VECTORS
+  if (active_target() >= Target::baseline) return run_baseline(kernel);
+#endif
+  run_scalar(kernel);
+}
+
 }  // namespace detail
 }  // namespace batchnorm
