@@ -11,11 +11,16 @@
 
 namespace batchnorm::detail {
 
-/// The values a float sum of squares can hold with all its digits: neither overflown nor near underflow.
-template <class Compute>
-bool is_reliable(Compute sum, Compute count) {
-  const Compute magnitude = sum < 0 ? -sum : sum;
-  return magnitude <= std::numeric_limits<Compute>::max() && magnitude >= count * Compute(0x1p-100);
+/// 1 where float sums, and sums of squares of `count` values, have all their digits, else 0: neither have overflown,
+/// nor are the squares near underflow.
+template <class V, class Statistic>
+BATCHNORM_INLINE void check_digits(const V& sum, const V& square_sum, const Statistic& count, V& reliable) {
+  V zero;
+  set_zero(zero);
+  const V one = zero + Statistic(1), magnitude = square_sum < zero ? -square_sum : square_sum;
+  reliable = sum - sum == zero ? one : zero;
+  reliable = magnitude <= zero + std::numeric_limits<Statistic>::max() ? reliable : zero;
+  reliable = magnitude >= zero + count * Statistic(0x1p-100) ? reliable : zero;
 }
 
 /// A formula may have weights among its inputs: one for each position, the same for all channels.
@@ -44,15 +49,15 @@ struct MomentFormula {
     L::keep_last(in[0], center, keep);
   }
 
-  template <class Compute>
-  static bool is_reliable(Compute sum, Compute square_sum, Compute count) {
-    return sum - sum == 0 && detail::is_reliable(square_sum, count);
-  }
-
-  /// Whether the center is within 1.4 standard deviations of the mean: sum^2 / count <= 2 m2.
-  template <class Compute>
-  static bool is_centered(Compute sum, Compute square_sum, Compute count) {
-    return 3 * sum * sum <= 2 * count * square_sum;
+  /// Also, the center of a first block must be within 1.4 standard deviations of the mean: sum^2 / count <= 2 m2.
+  /// (Behind it the center is the mean so far: it is far from a block only where the variance is large.)
+  template <class V, class Statistic>
+  BATCHNORM_INLINE static void check(const V& sum, const V& square_sum, const Statistic& count, bool first_block,
+                                     V& reliable) {
+    check_digits(sum, square_sum, count, reliable);
+    V zero;
+    set_zero(zero);
+    if (first_block) reliable = Statistic(3) * sum * sum <= Statistic(2) * count * square_sum ? reliable : zero;
   }
 
   /// From sums about `center` of 1 / inv_count values.
@@ -130,13 +135,9 @@ struct GradientFormula {
     L::keep_last(in[1], V{}, keep);
   }
 
-  template <class Compute>
-  static bool is_reliable(Compute sum, Compute product_sum, Compute count) {
-    return sum - sum == 0 && detail::is_reliable(product_sum, count);
-  }
-  template <class Compute>
-  static bool is_centered(Compute, Compute, Compute) {
-    return true;
+  template <class V, class Statistic>
+  BATCHNORM_INLINE static void check(const V& sum, const V& product_sum, const Statistic& count, bool, V& reliable) {
+    check_digits(sum, product_sum, count, reliable);
   }
 
   /// `center` is the mean rounded to the kernel's type; the rest of the mean is taken off here.

@@ -204,14 +204,24 @@ class PartReduction {
   }
 
   /// Sums again in Statistic what left the range of Compute, or lost too many digits about a center far from the mean.
-  /// (Behind the first block the center is the mean so far: it is far from a block only where the variance is large.)
   void correct(const Block& block) const {
-    const Statistic& count = block.count;
+    const bool first_block = !(block.before > Statistic(0));
+    const ChannelSums<Statistic>& sums = scratch.block;
+    std::array<Statistic, max_channel_lanes> all_reliable;  // of the channels that each lane has met
+    all_reliable.fill(Statistic(1));
+    for_channels<Statistic>(0, block.channels(), [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
+      typename L::V sum, product_sum, reliable, so_far;
+      L::load(sum, sums.sum + c);
+      L::load(product_sum, sums.product_sum + c);
+      L::load(so_far, all_reliable.data());
+      Formula::check(sum, product_sum, block.count, first_block, reliable);
+      L::store(all_reliable.data(), so_far * reliable);
+    });
+    if (std::count(all_reliable.begin(), all_reliable.end(), Statistic(1)) == max_channel_lanes) return;
     for (Index c = 0; c < block.channels(); ++c) {
-      const Statistic &sum = scratch.block.sum[c], &product_sum = scratch.block.product_sum[c];
-      const bool reliable = Formula::is_reliable(sum, product_sum, count) &&
-                            (block.before > Statistic(0) || Formula::is_centered(sum, product_sum, count));
-      if (!reliable && !take_constant(block, c)) sum_wide(block, c);
+      Statistic reliable;
+      Formula::check(sums.sum[c], sums.product_sum[c], block.count, first_block, reliable);
+      if (reliable == Statistic(0) && !take_constant(block, c)) sum_wide(block, c);
     }
   }
 
