@@ -177,7 +177,7 @@ void add_16_bit(const Sizes& sizes, const std::string& scalar) {
   }
 }
 
-/// A bfloat16 x and a float y.
+/// A bfloat16 x, a float y and its gradient.
 void add_mixed(const Sizes& sizes) {
   add_row("bfloat16 to float/inference/" + sizes.name, [=](benchmark::State& state) {
     Case<Eigen::bfloat16> narrow(sizes);
@@ -185,6 +185,13 @@ void add_mixed(const Sizes& sizes) {
     report(
         state, [&] { narrow.layer.infer(narrow.x, wide.y); }, "float_over_this",
         [&] { wide.layer.infer(wide.x, wide.y); });
+  });
+  add_row("bfloat16 from float/backward/" + sizes.name, [=](benchmark::State& state) {
+    Case<Eigen::bfloat16> narrow(sizes);
+    Case<float> wide(sizes);
+    report(
+        state, [&] { narrow.layer.backward(narrow.x, wide.dy, narrow.dx); }, "float_over_this",
+        [&] { wide.layer.backward(wide.x, wide.dy, wide.dx); });
   });
 }
 

@@ -1,5 +1,5 @@
 # Compares batch normalization libraries in speed and accuracy:
-#   cmake -P cmake/compare.cmake                               all shapes, in seventeen minutes
+#   cmake -P cmake/compare.cmake                               all shapes, in twenty minutes
 #   cmake -DARGS="--quick --threads 1" -P cmake/compare.cmake   arguments for the program; --help lists them
 
 include(${CMAKE_CURRENT_LIST_DIR}/setup.cmake)

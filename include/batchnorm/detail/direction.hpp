@@ -130,21 +130,25 @@ struct FillSecondGradient {
   BATCHNORM_INLINE static void multiply_where_in_range(typename L::V& factor, typename L::V& a, typename L::V& b,
                                                        typename L::V& c) {
     if constexpr (!std::is_same_v<Compute, Statistic>) {
-      const auto in_range = is_in_range(factor * a) & is_in_range(factor * b) & is_in_range(factor * c);
-      typename L::V one;
+      typename L::V one, all_in_range;
       L::fill(one, Statistic(1));
-      for (typename L::V* const scale : {&a, &b, &c}) *scale *= in_range ? factor : one;
-      factor = in_range ? one : factor;
+      all_in_range = one;
+      for (const typename L::V* const scale : {&a, &b, &c}) check_range<L>(factor * *scale, all_in_range);
+      for (typename L::V* const scale : {&a, &b, &c}) *scale *= all_in_range == one ? factor : one;
+      factor = all_in_range == one ? one : factor;
     }
   }
 
-  /// Whether Compute can hold it with all its digits.
-  template <class V>
-  BATCHNORM_INLINE static auto is_in_range(const V& v) {
-    constexpr auto least = static_cast<Statistic>(std::numeric_limits<Compute>::min());
-    constexpr auto largest = static_cast<Statistic>(std::numeric_limits<Compute>::max());
-    const V magnitude = v < Statistic(0) ? -v : v;
-    return ((magnitude >= least) & (magnitude <= largest)) | (magnitude == Statistic(0));
+  /// Sets `in_range` to 0 where Compute cannot hold v with all its digits.
+  template <class L>
+  BATCHNORM_INLINE static void check_range(const typename L::V& v, typename L::V& in_range) {
+    typename L::V zero, least, largest;
+    L::clear(zero);
+    L::fill(least, static_cast<Statistic>(std::numeric_limits<Compute>::min()));
+    L::fill(largest, static_cast<Statistic>(std::numeric_limits<Compute>::max()));
+    const typename L::V magnitude = v < zero ? -v : v;
+    in_range = (magnitude >= least) | (magnitude == zero) ? in_range : zero;
+    in_range = magnitude <= largest ? in_range : zero;
   }
 };
 
