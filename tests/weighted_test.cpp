@@ -377,12 +377,19 @@ TEST(WeightedErrors, Weights) {
     weights.setConstant(weight);
     return error_of([&] { layer.forward_weighted(x, weights, y); });
   };
-  const std::string rule = "; each axis must be 1, or that of x (but for the channels); x is 4x3x5";
-  EXPECT_EQ(refused(4, 3, 5, 1), "batchnorm::forward_weighted: weights is 4x3x5" + rule);
-  EXPECT_EQ(refused(3, 1, 5, 1), "batchnorm::forward_weighted: weights is 3x1x5" + rule);
-  EXPECT_EQ(refused(4, 1, 5, -1), "batchnorm::forward_weighted: a weight is -1; it must be finite and not negative");
+  EXPECT_EQ(refused(4, 3, 5, 1),
+            "batchnorm::forward_weighted: weights is 4x3x5; axis 1 must be 1, for all channels share them");
+  EXPECT_EQ(refused(4, 1, 2, 1), "batchnorm::forward_weighted: weights is 4x1x2; axis 2 must be 1 or 5, as in x");
+  const std::string rule = "; it must be finite and not negative, and in the range of the layer's parameters";
+  EXPECT_EQ(refused(4, 1, 5, -1), "batchnorm::forward_weighted: a weight is -1" + rule);
   EXPECT_EQ(refused(4, 1, 5, std::numeric_limits<float>::quiet_NaN()),
-            "batchnorm::forward_weighted: a weight is nan; it must be finite and not negative");
+            "batchnorm::forward_weighted: a weight is nan" + rule);
+  for (const double weight : {1e-60, 1e300}) {
+    Eigen::Tensor<double, 3, Eigen::RowMajor> wide(4, 1, 5);
+    wide.setConstant(weight);
+    EXPECT_EQ(error_of([&] { layer.forward_weighted(x, wide, y); }),
+              "batchnorm::forward_weighted: a weight is " + std::string(weight < 1 ? "1e-60" : "1e+300") + rule);
+  }
   Tensor one(4, 1, 5);
   one.setZero();
   one(1, 0, 1) = 1;

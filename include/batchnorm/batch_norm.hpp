@@ -82,7 +82,7 @@ class BatchNorm {
   /// A weight of n counts like n equal values, a weight of 0 like none, whatever x holds there.
   ///
   /// Shapes:   weights of the rank of x, 1 on the channel axis, and on each other axis either 1 or what x has; of any
-  ///           scalar, bool too.
+  ///           scalar, bool too. They are held in the scalar of the parameters.
   /// Computes: mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W with W = sum(w); the running variance has W - 1
   ///           for W; y as in forward, and by default 0 where the weight is 0.
   /// Aliasing: y may be x. No other overlap.
@@ -205,7 +205,8 @@ class BatchNorm {
     take_parameter_gradients(parameters);
   }
 
-  /// The gradients of the last forward_weighted; weights and outputs are those of that call.
+  /// The gradients of the last forward_weighted; weights and outputs are those of that call (after training, weights of
+  /// another sum are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
   ///
   /// Computes: as backward with dx = gamma * inv_std * (g - w / W * (sum(g) + xhat * sum(g * xhat))); where masked
   ///           outputs were set to zero, they take no part in the sums, and dx is 0 there.
@@ -465,10 +466,11 @@ class BatchNorm {
   template <class W, class X>
   void take_weights(const char* function, const W& weights, const X& x, Index axis) {
     detail::require_same_layout<X, W>();
+    static_assert(std::is_constructible_v<Parameter, detail::ScalarOf<W>>,
+                  "batchnorm: weights are numbers that convert to the scalar of the layer's parameters.");
     detail::check_memory(function, "weights", weights);
     detail::check_weights(function, weights, x, axis);
-    detail::expand_weights(weights, axis, detail::dimensions_of(x), weights_);
-    detail::check_weight_values(function, weights_);
+    detail::expand_weights(function, weights, axis, detail::dimensions_of(x), weights_);
   }
 
   template <Device D, class X, class Y, class... Z>

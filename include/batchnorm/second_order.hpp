@@ -24,15 +24,15 @@ template <class X, class... Parameters>
 Direction(const X&, const Parameters&...) -> Direction<X>;
 
 /// Where double_backward writes: `SecondGradients{x_gradient, dy_gradient, gamma_gradient}`.
-template <class GX, class GDY>
+template <class GX, class GDY, class GGamma>
 struct SecondGradients {
   GX&& x;
   GDY&& dy;
-  Vector<ParameterOf<detail::ScalarOf<GX>>>& gamma;
+  GGamma& gamma;
 };
 
-template <class GX, class GDY, class Parameters>
-SecondGradients(GX&&, GDY&&, Parameters&) -> SecondGradients<GX, GDY>;
+template <class GX, class GDY, class GGamma>
+SecondGradients(GX&&, GDY&&, GGamma&) -> SecondGradients<GX, GDY, GGamma>;
 
 namespace detail {
 
@@ -54,9 +54,9 @@ void check_direction(const char* function, const X& x, const Shape& shape,
 }
 
 /// What only double_backward is given.
-template <class X, class DY, class V, class GX, class GDY>
+template <class X, class DY, class V, class GX, class GDY, class GGamma>
 void check_second_gradients(const char* function, const X& x, const DY& dy, const Direction<V>& direction,
-                            const SecondGradients<GX, GDY>& gradients) {
+                            const SecondGradients<GX, GDY, GGamma>& gradients) {
   check_same_dimensions(function, "dy", dy, x);
   check_output(function, "gradients.x", gradients.x, x);
   check_output(function, "gradients.dy", gradients.dy, x);
@@ -139,11 +139,11 @@ void jvp(const D& device, const X& x, const BasicMoments<StatisticOf<detail::Sca
 /// Throws:   batchnorm::Error on a shape or option that does not fit, or on statistics of the batch with moments of
 ///           another count than that of x; then nothing has been written.
 /// Source:   Gulrajani et al. 2017 (gradient penalty); Pearlmutter 1994 (Hessian-vector product).
-template <Device D, class X, class DY, class V, class GX, class GDY>
+template <Device D, class X, class DY, class V, class GX, class GDY, class GGamma>
 void double_backward(const D& device, const X& x, const DY& dy,
                      const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,
                      const Eigen::Ref<const Vector<ParameterOf<detail::ScalarOf<X>>>>& gamma,
-                     const Direction<V>& direction, const SecondGradients<GX, GDY>& gradients,
+                     const Direction<V>& direction, const SecondGradients<GX, GDY, GGamma>& gradients,
                      const Options& options = {}, Statistics statistics = Statistics::of_batch,
                      Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
   using T = detail::ScalarOf<X>;
@@ -154,6 +154,8 @@ void double_backward(const D& device, const X& x, const DY& dy,
   detail::require_input<X, V>();
   detail::require_output<X, GX>();
   detail::require_output<X, GDY>();
+  static_assert(std::is_same_v<GGamma, Vector<ParameterOf<T>>>,
+                "batchnorm: gradients.gamma is a Vector of the scalar of gamma.");
   const Index axis = detail::resolve_axis<X>(function, options.axis);
   const detail::Inputs x_dy_v(detail::view_of(x, axis), detail::view_of(dy, axis), detail::view_of(direction.x, axis));
   const Shape& shape = x_dy_v.shape();
@@ -199,10 +201,10 @@ void jvp(const X& x, const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& momen
 }
 
 /// On the calling thread.
-template <class X, class DY, class V, class GX, class GDY>
+template <class X, class DY, class V, class GX, class GDY, class GGamma>
 void double_backward(const X& x, const DY& dy, const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,
                      const Eigen::Ref<const Vector<ParameterOf<detail::ScalarOf<X>>>>& gamma,
-                     const Direction<V>& direction, const SecondGradients<GX, GDY>& gradients,
+                     const Direction<V>& direction, const SecondGradients<GX, GDY, GGamma>& gradients,
                      const Options& options = {}, Statistics statistics = Statistics::of_batch,
                      Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
   double_backward(Eigen::DefaultDevice{}, x, dy, moments, gamma, direction, gradients, options, statistics, workspace);

@@ -118,12 +118,11 @@ constexpr void require_same_layout() {
   }
 }
 
+/// detail::Inputs says which scalars mix.
 template <class X, class Y>
 constexpr void require_input() {
   require_tensor<Y>();
   require_same_layout<X, Y>();
-  static_assert(!TraitsOf<X>::ok || !TraitsOf<Y>::ok || std::is_same_v<ComputeOf<ScalarOf<X>>, ComputeOf<ScalarOf<Y>>>,
-                "batchnorm: all inputs of a call have the same scalar, or mix float, Eigen::bfloat16 and Eigen::half.");
 }
 
 template <class X, class Scalar>

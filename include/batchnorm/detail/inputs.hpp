@@ -20,7 +20,8 @@ struct Inputs {
   using Statistic = StatisticOf<First>;
   using Widest = std::conditional_t<(std::is_same_v<T, Compute> || ...), Compute, First>;
   static constexpr bool uniform = (std::is_same_v<T, First> && ...);
-  static_assert((std::is_same_v<ComputeOf<T>, Compute> && ...));
+  static_assert((std::is_same_v<ComputeOf<T>, Compute> && ...),
+                "batchnorm: all inputs of a call have the same scalar, or mix float, Eigen::bfloat16 and Eigen::half.");
 
   std::tuple<View<const T>...> views;
 

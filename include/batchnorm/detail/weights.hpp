@@ -1,5 +1,8 @@
 #pragma once
 
+#include <span>
+#include <string>
+
 #include "batchnorm/detail/gradients.hpp"
 #include "batchnorm/detail/weighted_formulas.hpp"
 
@@ -12,21 +15,38 @@ enum class MaskedOutputs { zero, normalize };
 
 namespace detail {
 
+BATCHNORM_COLD [[noreturn]] inline void fail_weights(const char* function, std::span<const Index> dims, std::size_t d,
+                                                     const std::string& wanted) {
+  fail(function, "weights is " + text_of(dims) + "; axis " + std::to_string(d) + " must be " + wanted);
+}
+
 /// Every axis of the weights is that of x or 1; the channel axis is 1.
 template <class X, class W>
 void check_weights(const char* function, const W& weights, const X& x, Index axis) {
   const auto dims = dimensions_of(weights);
   const auto x_dims = dimensions_of(x);
   for (std::size_t d = 0; d < dims.size(); ++d) {
-    if (dims[d] == 1 || (dims[d] == x_dims[d] && static_cast<Index>(d) != axis)) continue;
-    fail_dimensions(function, "weights", dims, "each axis must be 1, or that of x (but for the channels); x is",
-                    x_dims);
+    if (dims[d] == 1) continue;
+    if (static_cast<Index>(d) == axis) fail_weights(function, dims, d, "1, for all channels share them");
+    if (dims[d] != x_dims[d]) fail_weights(function, dims, d, "1 or " + std::to_string(x_dims[d]) + ", as in x");
   }
+}
+
+template <class Compute, class T>
+Compute checked_weight(const char* function, const T& weight) {
+  const Compute result = static_cast<Compute>(weight);
+  const bool is_lost = result == Compute(0) && weight != T(0);
+  if (is_lost || !(result >= Compute(0) && result - result == Compute(0))) {
+    fail(function, "a weight is ", static_cast<double>(weight),
+         "; it must be finite and not negative, and in the range of the layer's parameters");
+  }
+  return result;
 }
 
 /// The weights of all positions, in the order of memory.
 template <class Compute, class W, std::size_t Rank>
-void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>& x_dims, Vector<Compute>& to) {
+void expand_weights(const char* function, const W& weights, Index axis, const std::array<Index, Rank>& x_dims,
+                    Vector<Compute>& to) {
   std::array<std::size_t, Rank> order;  // of the axes, the fastest first
   for (std::size_t d = 0; d < Rank; ++d) order[d] = TraitsOf<W>::row_major ? Rank - 1 - d : d;
   const auto dims = dimensions_of(weights);
@@ -45,7 +65,7 @@ void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>&
   const Index run = x_dims[fastest];
   const auto* from = weights.data();
   for (Index k = 0; k < positions; k += run) {
-    for (Index i = 0; i < run; ++i) to[k + i] = static_cast<Compute>(from[i * stride[fastest]]);
+    for (Index i = 0; i < run; ++i) to[k + i] = checked_weight<Compute>(function, from[i * stride[fastest]]);
     for (const std::size_t d : order) {
       if (d == fastest || static_cast<Index>(d) == axis) continue;
       from += stride[d];
@@ -53,16 +73,6 @@ void expand_weights(const W& weights, Index axis, const std::array<Index, Rank>&
       from -= stride[d] * x_dims[d];
       at[d] = 0;
     }
-  }
-}
-
-/// Finite, and not negative.
-template <class T>
-void check_weight_values(const char* function, const Vector<T>& weights) {
-  for (Index k = 0; k < weights.size(); ++k) {
-    const double weight = static_cast<double>(weights[k]);
-    if (!(weight >= 0 && weight - weight == 0))
-      fail(function, "a weight is ", weight, "; it must be finite and not negative");
   }
 }
 
