@@ -4,8 +4,8 @@
 
 #include "batchnorm/detail/targets.hpp"
 
-// What runs once for each channel, not for each value. It is computed in Statistic, in vectors of at most 32 bytes: a
-// version for AVX-512 as well would take longer to compile than it saves.
+// What runs once for each channel, not for each value. It is computed in Statistic, in vectors of at most 32 bytes: 64
+// gain nothing.
 
 namespace batchnorm::detail {
 
