@@ -147,7 +147,7 @@ struct FillSecondGradient {
     L::fill(least, static_cast<Statistic>(std::numeric_limits<Compute>::min()));
     L::fill(largest, static_cast<Statistic>(std::numeric_limits<Compute>::max()));
     const typename L::V magnitude = v < zero ? -v : v;
-    in_range = (magnitude >= least) | (magnitude == zero) ? in_range : zero;
+    in_range = ((magnitude >= least) | (magnitude == zero)) ? in_range : zero;
     in_range = magnitude <= largest ? in_range : zero;
   }
 };
