@@ -14,6 +14,7 @@ inline constexpr int max_channel_lanes = 4;
 
 template <class Statistic, class F>
 struct ChannelLoop {
+  using Compute = Statistic;
   Index begin, end;
   const F& f;
 
@@ -29,12 +30,7 @@ struct ChannelLoop {
 /// Calls f(lanes, c) for all channels of a range, a vector of them at a time.
 template <class Statistic, class F>
 void for_channels(Index begin, Index end, const F& f) {
-  const ChannelLoop<Statistic, F> loop{begin, end, f};
-  if constexpr (has_vectors<Statistic>) {
-    dispatch_narrow(loop);
-  } else {
-    run_scalar(loop);
-  }
+  dispatch_narrow(ChannelLoop<Statistic, F>{begin, end, f});
 }
 
 template <class L, class T>

@@ -97,12 +97,12 @@ struct Lanes {
       asm("sqrtpd %1, %0" : "=x"(v) : "x"(v));
       return;
     }
-#endif
-#if BATCHNORM_X86 && !defined(__clang__)
+#if !defined(__clang__)
     if constexpr (std::is_same_v<Compute, double> && sizeof(V) == 32) {
       asm("vsqrtpd %1, %0" : "=x"(v) : "x"(v));
       return;
     }
+#endif
 #endif
     for (int k = 0; k < count; ++k) v[k] = std::sqrt(v[k]);
   }

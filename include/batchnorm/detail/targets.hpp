@@ -111,11 +111,13 @@ void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
 /// The same with vectors of at most 32 bytes, however few values there are.
 template <class Kernel>
 void dispatch_narrow(const Kernel& kernel) {
-#if BATCHNORM_X86
-  if (active_target() >= Target::avx2) return run_avx2(kernel);
-#endif
 #if BATCHNORM_VECTORS
-  if (active_target() >= Target::baseline) return run_baseline(kernel);
+  if constexpr (has_vectors<typename Kernel::Compute>) {
+#if BATCHNORM_X86
+    if (active_target() >= Target::avx2) return run_avx2(kernel);
+#endif
+    if (active_target() >= Target::baseline) return run_baseline(kernel);
+  }
 #endif
   run_scalar(kernel);
 }

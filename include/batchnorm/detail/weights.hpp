@@ -32,8 +32,9 @@ void check_weights(const char* function, const W& weights, const X& x, Index axi
   }
 }
 
+/// Throws where it is no weight, or Compute cannot hold it.
 template <class Compute, class T>
-Compute checked_weight(const char* function, const T& weight) {
+Compute convert_weight(const char* function, const T& weight) {
   const Compute result = static_cast<Compute>(weight);
   const bool is_lost = result == Compute(0) && weight != T(0);
   if (is_lost || !(result >= Compute(0) && result - result == Compute(0))) {
@@ -65,7 +66,7 @@ void expand_weights(const char* function, const W& weights, Index axis, const st
   const Index run = x_dims[fastest];
   const auto* from = weights.data();
   for (Index k = 0; k < positions; k += run) {
-    for (Index i = 0; i < run; ++i) to[k + i] = checked_weight<Compute>(function, from[i * stride[fastest]]);
+    for (Index i = 0; i < run; ++i) to[k + i] = convert_weight<Compute>(function, from[i * stride[fastest]]);
     for (const std::size_t d : order) {
       if (d == fastest || static_cast<Index>(d) == axis) continue;
       from += stride[d];
