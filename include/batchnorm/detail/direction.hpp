@@ -185,7 +185,7 @@ void tangent(const D& device, const In& x_v, const View<Out>& ty, const FillTang
   const Partition partition = make_partition(grid, 2);
   run(device, NoMap{}, NoCoefficients{},
       make_reduction<GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
-      NoCoefficients{}, make_map<Formula>(partition_after(partition, 2), x_v, ty), fill, workspace);
+      NoCoefficients{}, make_map_after<Formula>(partition, x_v, ty), fill, workspace);
 }
 
 /// Of each channel: the sum of b, and that of b * (a - center).

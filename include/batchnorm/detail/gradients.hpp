@@ -156,7 +156,7 @@ void differentiate_batch(const D& device, const In& x_dy, const View<Out>& dx, c
   run(device, NoMap{}, NoCoefficients{},
       make_reduction<GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      make_map<InputGradientFormula<Act>>(partition_after(partition, 2), x_dy, dx), fill, workspace);
+      make_map_after<InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
 }
 
 /// Sets the coefficients of a formula that has none but the constants of an activation, from index `first` on. Y is the
@@ -198,8 +198,7 @@ void differentiate_sum(const D& device, const View<X>& x, const Inputs<Y, DY>& y
   run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz), FillActivation<Y, Act>{activation},
       make_reduction<GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
                                                 sums.dy_centered.data()),
-      NoCoefficients{}, make_map<InputGradientFormula<Identity>>(partition_after(partition, 2), x_dz, dx), fill,
-      workspace);
+      NoCoefficients{}, make_map_after<InputGradientFormula<Identity>>(partition, x_dz, dx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

@@ -20,6 +20,8 @@ inline constexpr Index max_columns = 1024;
 /// Runs shorter than this are read as columns, when there are as many rows as pay for coefficients column by column.
 inline constexpr Index min_run = 256;
 inline constexpr Index min_column_rows = 16;
+/// From here on a map walks them as runs all the same.
+inline constexpr Index min_map_run = 128;
 
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
@@ -102,6 +104,12 @@ inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
 inline constexpr Index shared_parts = 4;                      // as many, or a multiple, where threads share a tensor
 
+/// At most `most` channels, their columns whole cache lines if they can be.
+inline Index whole_lines(const Grid& grid, Index most) {
+  const Index line = pack_bytes / std::gcd(Index(pack_bytes), grid.shape.inner * grid.value_bytes);
+  return most < line ? most : most - most % line;
+}
+
 /// What fits in L2 as a whole is one part, or by runs a few for threads to share. Else it is cut along the channels,
 /// where a part that holds whole channels stays in a cache and does not read too short stretches of each row; all else
 /// is cut along the positions. (Rows that are folded have few channels: they stay whole.)
@@ -118,7 +126,8 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
     const bool short_runs = shape.inner * grid.value_bytes < pack_bytes;
     const Index fitting = short_runs ? resident_bytes / tensors : part_bytes;
-    const Index step = std::clamp<Index>(fitting / channel_bytes, 1, std::min(max_step, channels));
+    const Index most = std::clamp<Index>(fitting / channel_bytes, 1, std::min(max_step, channels));
+    const Index step = grid.by_columns ? whole_lines(grid, most) : most;
     const bool long_stretches = !short_runs || step * shape.inner * grid.value_bytes >= min_stretch;
     if (step < channels && long_stretches) return {grid, 1, positions, ceil_div(channels, step), step};
   }
@@ -130,9 +139,16 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 
+/// A map as it walks runs that sums read as columns.
+inline Grid as_runs(Grid grid) {
+  if (grid.shape.inner >= min_map_run) grid.by_columns = false;
+  return grid;
+}
+
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns of runs a part is cut along the channels all the same, so that their coefficients stay in the cache.)
-inline Partition make_linear_partition(const Grid& grid, Index tensors) {
+inline Partition make_linear_partition(const Grid& sum_grid, Index tensors) {
+  const Grid grid = as_runs(sum_grid);
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);

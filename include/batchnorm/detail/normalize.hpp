@@ -98,7 +98,7 @@ void normalize_batch(const D& device, const In& in, const View<Out>& y, BasicMom
   const Inputs x(in.template get<0>());
   run(device, NoMap{}, NoCoefficients{},
       make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()), NoCoefficients{},
-      make_map<NormalizeFormulaOf<Act, In>>(partition_after(partition, In::count), in, y),
+      make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 

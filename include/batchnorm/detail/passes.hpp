@@ -185,9 +185,17 @@ Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const V
   return {partition, in, out};
 }
 
-/// The parts of a map behind a reduction over `partition`: the same, where it follows in each part.
-inline Partition partition_after(const Partition& partition, Index tensors) {
-  return partition.whole_channels() ? partition : make_linear_partition(partition.grid, tensors);
+/// A map behind a reduction over `partition`: over the same parts, where it follows in each part.
+template <class Formula, class In, class Out>
+Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const View<Out>& out) {
+  constexpr auto coefficient_bytes = Formula::coefficients * static_cast<Index>(sizeof(typename In::Compute));
+  if (!partition.whole_channels()) {
+    partition = make_linear_partition(partition.grid, In::count - (has_weights<Formula> ? 1 : 0));
+  } else if (coefficient_bytes > 3 * partition.grid.value_bytes) {
+    // By columns each coefficient is one more array to read: many cost more than the vectors that ends of runs waste.
+    partition.grid = as_runs(partition.grid);
+  }
+  return make_map<Formula>(partition, in, out);
 }
 
 /// For formulas that have none beside the center.

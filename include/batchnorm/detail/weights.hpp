@@ -136,7 +136,7 @@ void normalize_masked_batch(const D& device, const In& x_weights, const View<Out
   const Partition partition = make_partition(grid, 1);
   run(device, NoMap{}, NoCoefficients{},
       make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, make_map<MaskedNormalizeFormula<Act>>(partition_after(partition, 1), x_weights, y),
+      NoCoefficients{}, make_map_after<MaskedNormalizeFormula<Act>>(partition, x_weights, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 
@@ -161,8 +161,7 @@ void differentiate_masked(const D& device, const In& x_dy_weights, const View<Ou
       make_reduction<MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
                                                  sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      make_map<WeightedInputGradientFormula<Act, true>>(partition_after(partition, 2), x_dy_weights, dx), fill,
-      workspace);
+      make_map_after<WeightedInputGradientFormula<Act, true>>(partition, x_dy_weights, dx), fill, workspace);
 }
 
 }  // namespace detail
