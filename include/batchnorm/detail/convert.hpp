@@ -25,7 +25,15 @@ struct Conversion {
   using V = typename VectorType<Compute, Bytes>::type;
   using Raw = typename VectorType<T, Bytes / static_cast<int>(sizeof(Compute) / sizeof(T))>::type;
 
-  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) { v = __builtin_convertvector(raw, V); }
+  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
+#if BATCHNORM_NAMES_AVX512
+    if constexpr (Bytes == 64) {
+      asm("vcvtps2pd %1, %0" : "=v"(v) : "vm"(raw));
+      return;
+    }
+#endif
+    v = __builtin_convertvector(raw, V);
+  }
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) { raw = __builtin_convertvector(v, Raw); }
 };
 
@@ -77,9 +85,12 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
     Bits bits;
     copy_bits(bits, v);
-    const Bits rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    // Half way between two values is rounded up, then back to the even one.
+    const Bits up = bits + 0x8000u;
+    const Bits even = up & ~0x10000u;
+    const Bits rounded = (up & 0xffffu) == 0u ? even : up;
     const Bits quiet_nan = bits | 0x400000u;
-    const Bits result = (bits & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
+    const Bits result = v != v ? quiet_nan : rounded;
     Bits16<Bytes>::truncate(raw, result >> 16);
   }
 };
