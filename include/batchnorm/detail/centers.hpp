@@ -34,24 +34,51 @@ Compute average(Index lines, Index length, const Value& value) {
   return origin + sum / Compute(static_cast<double>(lines * length));
 }
 
-/// Of the first input.
+/// Where the centers of runs are looked for: at the same places of each channel, all of them if they are few.
 template <class In>
-typename In::Compute find_center(const Lines<In>& runs) {
+class CenterPlaces {
+ public:
   using Compute = typename In::Compute;
-  constexpr Index samples = 16, sampled_runs = 4;
-  if (runs.lines * runs.length <= samples) {
-    return average<Compute>(runs.lines, runs.length,
-                            [&](Index line, Index i) { return runs.template value<0>(line, i); });
+
+  /// `runs` are those of any channel.
+  explicit CenterPlaces(const Lines<In>& runs) {
+    constexpr Index sampled_runs = 4;
+    if (runs.lines * runs.length <= most) {
+      for (Index line = 0; line < runs.lines; ++line) {
+        for (Index i = 0; i < runs.length; ++i) add(runs, line, i);
+      }
+    } else {
+      for (Index k = 0; k < most; ++k) {
+        add(runs, sample_place(k % sampled_runs, sampled_runs, runs.lines), sample_place(k, most, runs.length));
+      }
+    }
+    inv_count_ = Compute(1) / Compute(static_cast<double>(count_));
   }
-  const Compute origin = runs.template value<0>(0, 0);
-  Compute sums[sampled_runs] = {Compute(0), Compute(0), Compute(0), Compute(0)};
-#pragma GCC unroll 16
-  for (Index k = 0; k < samples; ++k) {
-    const Index run = sample_place(k % sampled_runs, sampled_runs, runs.lines);
-    sums[k % sampled_runs] += runs.template value<0>(run, sample_place(k, samples, runs.length)) - origin;
+
+  /// About the first value, so that equal ones stay exact: of a channel's first run and those behind it.
+  Compute center(const typename In::First* run) const {
+    constexpr Index side_by_side = 4;
+    const Compute origin = static_cast<Compute>(run[0]);
+    const auto difference = [&](Index k) -> Compute { return static_cast<Compute>(run[offset_[k]]) - origin; };
+    Compute sums[side_by_side] = {Compute(0), Compute(0), Compute(0), Compute(0)};
+    Index k = 0;
+    for (; k + side_by_side <= count_; k += side_by_side) {
+#pragma GCC unroll 4
+      for (Index j = 0; j < side_by_side; ++j) sums[j] += difference(k + j);
+    }
+    for (; k < count_; ++k) sums[0] += difference(k);
+    return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * inv_count_;
   }
-  return origin + ((sums[0] + sums[1]) + (sums[2] + sums[3])) * (Compute(1) / Compute(samples));
-}
+
+ private:
+  static constexpr Index most = 16;
+
+  void add(const Lines<In>& runs, Index line, Index i) { offset_[count_++] = line * runs.stride[0] + i; }
+
+  Index offset_[most];
+  Index count_ = 0;
+  Compute inv_count_;
+};
 
 /// The first value that counts.
 template <std::size_t weights, class In>

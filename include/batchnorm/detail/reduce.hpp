@@ -121,7 +121,7 @@ class PartReduction {
       const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end, before);
       if (block.count == Statistic(0)) continue;
       const ChannelRuns<In> runs(in, runs_of(channel_begin, block.begin, block.end), block.channels());
-      for (Index c = 0; c < block.channels(); ++c) scratch.center[c * Kernel::lanes] = center_of(block, c);
+      find_centers(block, [&](Index c, const Compute& center) { scratch.center[c * Kernel::lanes] = center; });
       FurtherCoefficients<Compute, Formula> of_block = further;
       for (Compute*& array : of_block) array += block.channel_begin;
       dispatch(Kernel{runs, scratch.center, of_block, scratch.columns}, runs.runs.length);
@@ -160,8 +160,11 @@ class PartReduction {
       for (Index c = 0; fold > 1 && c < width; ++c)
         scratch.center[c] =
             average<Compute>(fold, 1, [&](Index copy, Index) { return scratch.center[copy * width + c]; });
+    } else if (inner == 1) {
+      find_centers(block, [&](Index c, const Compute& center) { scratch.center[c] = center; });
     } else {
-      for (Index c = 0; c < block.channels(); ++c) fill_columns(scratch.center + c * inner, inner, center_of(block, c));
+      find_centers(block,
+                   [&](Index c, const Compute& center) { fill_columns(scratch.center + c * inner, inner, center); });
     }
     for (Index k = 1; k < fold; ++k) std::copy_n(scratch.center, width, scratch.center + k * width);
   }
@@ -177,17 +180,25 @@ class PartReduction {
 
   // ---- Both.
 
-  /// What is subtracted from all values: the mean, where it is given; else of the values so far, so that a constant
-  /// stays exact.
-  Compute center_of(const Block& block, Index c) const {
-    const Index channel = block.channel_begin + c;
-    if constexpr (!Formula::finds_mean) return static_cast<Compute>(mean[channel]);
-    if (block.before > Statistic(0)) return static_cast<Compute>(first[channel]);
-    const Lines<In> runs = runs_of(channel, block.begin, block.end);
-    if constexpr (has_weights<Formula>) {
-      return find_weighted_center<Formula::weights>(runs);
+  /// Calls use(c, center) for each channel. The center is the mean, where it is given; else that of the values so far,
+  /// so that a constant stays exact.
+  template <class Use>
+  void find_centers(const Block& block, const Use& use) const {
+    const Index begin = block.channel_begin, channels = block.channels();
+    if constexpr (!Formula::finds_mean) {
+      for (Index c = 0; c < channels; ++c) use(c, static_cast<Compute>(mean[begin + c]));
+    } else if (block.before > Statistic(0)) {
+      for (Index c = 0; c < channels; ++c) use(c, static_cast<Compute>(first[begin + c]));
+    } else if constexpr (has_weights<Formula>) {
+      for (Index c = 0; c < channels; ++c) {
+        use(c, find_weighted_center<Formula::weights>(runs_of(begin + c, block.begin, block.end)));
+      }
     } else {
-      return find_center(runs);
+      const Lines<In> runs = runs_of(begin, block.begin, block.end);
+      const auto* const first_run = runs.in.template get<0>();
+      const Index stride = in.template get<0>().channel_stride;
+      const CenterPlaces<In> places(runs);
+      for (Index c = 0; c < channels; ++c) use(c, places.center(first_run + c * stride));
     }
   }
 
