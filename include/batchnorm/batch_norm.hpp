@@ -1,10 +1,10 @@
 #pragma once
 
 #include <utility>
-#include <vector>
 
 #include "batchnorm/detail/from_output.hpp"
 #include "batchnorm/detail/gradients.hpp"
+#include "batchnorm/detail/last_forward.hpp"
 #include "batchnorm/detail/weights.hpp"
 #include "batchnorm/detail/workspace_pool.hpp"
 
@@ -94,13 +94,16 @@ class BatchNorm {
     constexpr const char* function = "forward_weighted";
     detail::require_output<X, Y>();
     const Index axis = check_forward(function, normalizes_batch(), y, x);
-    take_weights(function, weights, x, axis);
+    detail::take_weights(function, weights, x, axis, weights_);
     detail::check_apart(function, "y", y, "weights", weights);
-    if (normalizes_batch()) check_weighted_batch(function, outputs);
+    if (normalizes_batch()) {
+      const bool unbiased = training_ && has_running_statistics() && options_.running_variance == Variance::unbiased;
+      detail::check_weighted_batch(function, weights_, outputs, options_.single_value, unbiased);
+    }
     detail::resize_like(y, x);
     const auto x_view = detail::view_of(x, axis);
     const detail::Inputs in(x_view, detail::weights_view(weights_, x_view.shape));
-    remember_forward(x, Forward::weighted);
+    remember_forward(Forward::weighted, x);
     if (normalizes_batch()) {
       normalize_weighted_batch(device, in, detail::view_of(y, axis), outputs);
       if (training_) running_.update(moments_);
@@ -136,7 +139,7 @@ class BatchNorm {
     detail::resize_like(dx, x);
     const detail::Inputs x_dy(detail::view_of(x, axis), detail::view_of(dy, axis));
     const auto dx_view = detail::view_of(dx, axis);
-    if (differentiates_ == Differentiates::batch) {
+    if (last_forward_.of_batch()) {
       detail::differentiate_batch(device, x_dy, dx_view, fill_input_gradient(activation_, options), sums_, workspace_);
     } else {
       differentiate_constants(device, x_dy, dx_view, activation_, options);
@@ -157,14 +160,14 @@ class BatchNorm {
     detail::require_output<X, DX>();
     detail::require_output<X, DZ>();
     const Index axis = check_backward(function, Forward::add, x, options, dy);
-    check_backward_add(function, x, y, dy, dx, dz);
+    detail::check_add_gradients(function, x, y, dy, dx, dz);
     detail::resize_like(dx, x);
     detail::resize_like(dz, x);
     const auto x_view = detail::view_of(x, axis);
     const detail::Inputs y_dy(detail::view_of(y, axis), detail::view_of(dy, axis));
     const auto dx_view = detail::view_of(dx, axis);
     const auto dz_view = detail::view_of(dz, axis);
-    if (differentiates_ == Differentiates::batch) {
+    if (last_forward_.of_batch()) {
       detail::differentiate_sum(device, x_view, y_dy, dx_view, dz_view, fill_input_gradient(Identity(), options),
                                 activation_, sums_, workspace_);
     } else {
@@ -192,10 +195,10 @@ class BatchNorm {
     detail::require_output<Y, DX>();
     const Index axis = check_backward(function, Forward::plain, y, {.parameters = parameters}, dy, "y");
     detail::check_input_gradient(function, "y", y, dy, dx);
-    check_invertible(function);
+    detail::check_invertible(function, gamma_, activation_);
     detail::resize_like(dx, y);
     const detail::Inputs y_dy(detail::view_of(y, axis), detail::view_of(dy, axis));
-    const bool of_batch = differentiates_ == Differentiates::batch;
+    const bool of_batch = last_forward_.of_batch();
     const detail::FillInputGradientOfOutput<Scalar, Act> fill_dx{detail::view_of(moments_), of_batch ? &sums_ : nullptr,
                                                                  this->parameters(), options_.epsilon, activation_};
     if (of_batch || wants(parameters)) {
@@ -219,8 +222,8 @@ class BatchNorm {
     detail::require_output<X, DX>();
     const Index axis = check_backward(function, Forward::weighted, x, options, dy);
     detail::check_input_gradient(function, "x", x, dy, dx);
-    take_weights(function, weights, x, axis);
-    if (differentiates_ == Differentiates::batch && detail::total(weights_) != moments_.count) {
+    detail::take_weights(function, weights, x, axis, weights_);
+    if (last_forward_.of_batch() && detail::total(weights_) != moments_.count) {
       detail::fail(function, "weights are not those of the last forward_weighted");
     }
     detail::check_apart(function, "dx", dx, "weights", weights);
@@ -377,8 +380,7 @@ class BatchNorm {
   }
 
  private:
-  enum class Differentiates { nothing, batch, constants };
-  enum class Forward { plain, add, weighted };
+  using Forward = detail::LastForward::Kind;
 
   static const Options& checked(Index channels, const Options& options) {
     detail::check_channel_count("BatchNorm", channels);
@@ -406,7 +408,7 @@ class BatchNorm {
   void run_forward(const char* function, const D& device, Y& y, const X& x, const Z&... z) {
     const Index axis = check_forward(function, normalizes_batch(), y, x, z...);
     detail::resize_like(y, x);
-    remember_forward(x, sizeof...(Z) == 0 ? Forward::plain : Forward::add);
+    remember_forward(sizeof...(Z) == 0 ? Forward::plain : Forward::add, x);
     const detail::Inputs in(detail::view_of(x, axis), detail::view_of(z, axis)...);
     if (normalizes_batch()) {
       detail::normalize_batch(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
@@ -418,30 +420,9 @@ class BatchNorm {
     }
   }
 
-  /// A weight counts like as many values: their unbiased variance divides by the sum of the weights - 1.
-  void check_weighted_batch(const char* function, MaskedOutputs outputs) const {
-    const Index counted = detail::counted(weights_);
-    if (counted == 0 && weights_.size() != 0 && outputs == MaskedOutputs::normalize) {
-      detail::fail(function, "all weights are 0; there is nothing to normalize with (or MaskedOutputs::zero)");
-    }
-    if (counted == 1 && options_.single_value == SingleValue::error) {
-      detail::fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
-    }
-    const bool unbiased = training_ && has_running_statistics() && options_.running_variance == Variance::unbiased;
-    const double sum = static_cast<double>(detail::total(weights_));
-    if (unbiased && counted > 1 && sum <= 1) {
-      detail::fail(function, "the weights add up to ", sum,
-                   "; an unbiased running variance wants more than 1 (or Variance::biased)");
-    }
-  }
-
-  /// What backward will differentiate.
   template <class X>
-  void remember_forward(const X& x, Forward forward) {
-    last_forward_ = forward;
-    const auto dims = detail::dimensions_of(x);
-    forward_dimensions_.assign(dims.begin(), dims.end());
-    differentiates_ = normalizes_batch() ? Differentiates::batch : Differentiates::constants;
+  void remember_forward(Forward kind, const X& x) {
+    last_forward_.remember(kind, x, normalizes_batch() ? Statistics::of_batch : Statistics::constant);
   }
 
   void use_running_statistics() {
@@ -463,16 +444,6 @@ class BatchNorm {
     }
   }
 
-  template <class W, class X>
-  void take_weights(const char* function, const W& weights, const X& x, Index axis) {
-    detail::require_same_layout<X, W>();
-    static_assert(std::is_constructible_v<Parameter, detail::ScalarOf<W>>,
-                  "batchnorm: weights are numbers that convert to the scalar of the layer's parameters.");
-    detail::check_memory(function, "weights", weights);
-    detail::check_weights(function, weights, x, axis);
-    detail::expand_weights(function, weights, axis, detail::dimensions_of(x), weights_);
-  }
-
   template <Device D, class X, class Y, class... Z>
   void run_infer(const char* function, const D& device, Y& y, const X& x, const Z&... z) const {
     const Index axis = check_forward(function, !has_running_statistics(), y, x, z...);
@@ -491,7 +462,7 @@ class BatchNorm {
   detail::FillInputGradient<Scalar, A> fill_input_gradient(const A& activation, const BackwardOptions& options) const {
     const auto data = [](const Vector<Statistic>* vector) { return vector == nullptr ? nullptr : vector->data(); };
     return {detail::view_of(moments_),
-            differentiates_ == Differentiates::batch ? &sums_ : nullptr,
+            last_forward_.of_batch() ? &sums_ : nullptr,
             parameters(),
             options_.epsilon,
             activation,
@@ -553,11 +524,7 @@ class BatchNorm {
   Index check_backward(const char* function, Forward forward, const X& x, const BackwardOptions& options, const DY& dy,
                        const char* x_name = "x") const {
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
-    check_last_forward(function, forward);
-    const auto dims = detail::dimensions_of(x);
-    if (!std::equal(dims.begin(), dims.end(), forward_dimensions_.begin(), forward_dimensions_.end())) {
-      detail::fail_dimensions(function, x_name, dims, "in the last forward it was", forward_dimensions_);
-    }
+    last_forward_.check(function, forward, x_name, x);
     check(function);
     detail::check_same_dimensions(function, "dy", dy, x);
     detail::check_memory(function, x_name, x);
@@ -567,44 +534,10 @@ class BatchNorm {
     return axis;
   }
 
-  void check_invertible(const char* function) const {
-    for (Index c = 0; c < gamma_.size(); ++c) {
-      if (gamma_[c] == Parameter(0)) {
-        detail::fail(function, "gamma[" + std::to_string(c) + "] is 0; xhat cannot be had from y");
-      }
-    }
-    for (const double value : activation_.values()) {
-      if (value == 0) detail::fail(function, "the activation has slope 0; it cannot be inverted");
-    }
-  }
-
-  template <class X, class Y, class DY, class DX, class DZ>
-  static void check_backward_add(const char* function, const X& x, const Y& y, const DY& dy, const DX& dx,
-                                 const DZ& dz) {
-    detail::check_same_dimensions(function, "y", y, x);
-    detail::check_output(function, "dx", dx, x);
-    detail::check_output(function, "dz", dz, x);
-    detail::check_overlap(function, "dx", dx, "x", x);
-    detail::check_overlap(function, "dz", dz, "y", y);
-    detail::check_overlap(function, "dz", dz, "dy", dy);
-    detail::check_apart(function, "dx", dx, "y", y);
-    detail::check_apart(function, "dx", dx, "dy", dy);
-    detail::check_apart(function, "dx", dx, "dz", dz);
-    detail::check_apart(function, "dz", dz, "x", x);
-  }
-
-  void check_last_forward(const char* function, Forward forward) const {
-    if (differentiates_ == Differentiates::nothing) detail::fail(function, "there has been no forward");
-    if (last_forward_ == forward) return;
-    constexpr const char* names[] = {"forward", "forward_add", "forward_weighted"};
-    detail::fail(function, std::string("the last forward was ") + names[static_cast<int>(last_forward_)] + ", not " +
-                               names[static_cast<int>(forward)]);
-  }
-
   void check_statistic_gradient(const char* function, const char* name, const Vector<Statistic>* gradient) const {
     if (gradient == nullptr) return;
     detail::check_length(function, name, gradient->size(), channels());
-    if (differentiates_ == Differentiates::batch) return;
+    if (last_forward_.of_batch()) return;
     detail::fail(function, std::string(name) + " is given; the last forward normalized with constants");
   }
 
@@ -618,9 +551,7 @@ class BatchNorm {
   mutable detail::WorkspacePool<Scalar> pool_;
   Vector<Parameter> weights_;  // of every position, in a weighted call
   Vector<Statistic> centers_;  // of every channel, in a backward from the output
-  std::vector<Index> forward_dimensions_;
-  Differentiates differentiates_ = Differentiates::nothing;
-  Forward last_forward_ = Forward::plain;
+  detail::LastForward last_forward_;
   bool training_ = true;
 };
 

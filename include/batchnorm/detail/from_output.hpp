@@ -6,6 +6,16 @@
 
 namespace batchnorm::detail {
 
+template <class Parameter, class Act>
+void check_invertible(const char* function, const Vector<Parameter>& gamma, const Act& activation) {
+  for (Index c = 0; c < gamma.size(); ++c) {
+    if (gamma[c] == Parameter(0)) fail(function, "gamma[" + std::to_string(c) + "] is 0; xhat cannot be had from y");
+  }
+  for (const double value : activation.values()) {
+    if (value == 0) fail(function, "the activation has slope 0; it cannot be inverted");
+  }
+}
+
 /// Sets the coefficients of InputGradientOfOutputFormula for a range of channels: v - beta stands for x - mean, and
 /// 1 / gamma for inv_std. Without sums the statistics are constants.
 template <class T, class Act>

@@ -77,6 +77,17 @@ void expand_weights(const char* function, const W& weights, Index axis, const st
   }
 }
 
+/// Checks the weights of x, and sets `to` to those of all positions.
+template <class Parameter, class W, class X>
+void take_weights(const char* function, const W& weights, const X& x, Index axis, Vector<Parameter>& to) {
+  require_same_layout<X, W>();
+  static_assert(std::is_constructible_v<Parameter, ScalarOf<W>>,
+                "batchnorm: weights are numbers that convert to the scalar of the layer's parameters.");
+  check_memory(function, "weights", weights);
+  check_weights(function, weights, x, axis);
+  expand_weights(function, weights, axis, dimensions_of(x), to);
+}
+
 /// Weights as an input beside x. All channels share them.
 template <class T>
 View<const T> weights_view(const Vector<T>& weights, const Shape& x) {
@@ -94,6 +105,25 @@ template <class T>
 Index counted(const Vector<T>& weights) {
   return static_cast<Index>(
       std::count_if(weights.data(), weights.data() + weights.size(), [](const T& w) { return w != T(0); }));
+}
+
+/// Whether a batch has statistics to normalize with and, where they are unbiased, to keep: a weight counts like as many
+/// values, so that their variance divides by the sum of the weights - 1.
+template <class T>
+void check_weighted_batch(const char* function, const Vector<T>& weights, MaskedOutputs outputs,
+                          SingleValue single_value, bool unbiased) {
+  const Index values = counted(weights);
+  if (values == 0 && weights.size() != 0 && outputs == MaskedOutputs::normalize) {
+    fail(function, "all weights are 0; there is nothing to normalize with (or MaskedOutputs::zero)");
+  }
+  if (values == 1 && single_value == SingleValue::error) {
+    fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
+  }
+  const double sum = static_cast<double>(total(weights));
+  if (unbiased && values > 1 && sum <= 1) {
+    fail(function, "the weights add up to ", sum,
+         "; an unbiased running variance wants more than 1 (or Variance::biased)");
+  }
 }
 
 /// normalize, with zeros at masked positions.
