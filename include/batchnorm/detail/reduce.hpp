@@ -121,7 +121,7 @@ class PartReduction {
       const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end, before);
       if (block.count == Statistic(0)) continue;
       const ChannelRuns<In> runs(in, runs_of(channel_begin, block.begin, block.end), block.channels());
-      find_centers(block, [&](Index c, const Compute& center) { scratch.center[c * Kernel::lanes] = center; });
+      find_centers(block, scratch.center, Kernel::lanes);
       FurtherCoefficients<Compute, Formula> of_block = further;
       for (Compute*& array : of_block) array += block.channel_begin;
       dispatch(Kernel{runs, scratch.center, of_block, scratch.columns}, runs.runs.length);
@@ -161,10 +161,11 @@ class PartReduction {
         scratch.center[c] =
             average<Compute>(fold, 1, [&](Index copy, Index) { return scratch.center[copy * width + c]; });
     } else if (inner == 1) {
-      find_centers(block, [&](Index c, const Compute& center) { scratch.center[c] = center; });
+      find_centers(block, scratch.center, 1);
     } else {
-      find_centers(block,
-                   [&](Index c, const Compute& center) { fill_columns(scratch.center + c * inner, inner, center); });
+      Compute* const of_channels = scratch.columns.sum;  // not in use yet
+      find_centers(block, of_channels, 1);
+      fill_channels(scratch.center, inner, of_channels, block.channels());
     }
     for (Index k = 1; k < fold; ++k) std::copy_n(scratch.center, width, scratch.center + k * width);
   }
@@ -180,25 +181,24 @@ class PartReduction {
 
   // ---- Both.
 
-  /// Calls use(c, center) for each channel. The center is the mean, where it is given; else that of the values so far,
-  /// so that a constant stays exact.
-  template <class Use>
-  void find_centers(const Block& block, const Use& use) const {
+  /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that
+  /// a constant stays exact.
+  void find_centers(const Block& block, Compute* center, Index stride) const {
     const Index begin = block.channel_begin, channels = block.channels();
     if constexpr (!Formula::finds_mean) {
-      for (Index c = 0; c < channels; ++c) use(c, static_cast<Compute>(mean[begin + c]));
+      for (Index c = 0; c < channels; ++c) center[c * stride] = static_cast<Compute>(mean[begin + c]);
     } else if (block.before > Statistic(0)) {
-      for (Index c = 0; c < channels; ++c) use(c, static_cast<Compute>(first[begin + c]));
+      for (Index c = 0; c < channels; ++c) center[c * stride] = static_cast<Compute>(first[begin + c]);
     } else if constexpr (has_weights<Formula>) {
       for (Index c = 0; c < channels; ++c) {
-        use(c, find_weighted_center<Formula::weights>(runs_of(begin + c, block.begin, block.end)));
+        center[c * stride] = find_weighted_center<Formula::weights>(runs_of(begin + c, block.begin, block.end));
       }
     } else {
       const Lines<In> runs = runs_of(begin, block.begin, block.end);
       const auto* const first_run = runs.in.template get<0>();
-      const Index stride = in.template get<0>().channel_stride;
+      const Index run_stride = in.template get<0>().channel_stride;
       const CenterPlaces<In> places(runs);
-      for (Index c = 0; c < channels; ++c) use(c, places.center(first_run + c * stride));
+      for (Index c = 0; c < channels; ++c) center[c * stride] = places.center(first_run + c * run_stride);
     }
   }
 
