@@ -139,16 +139,15 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 
-/// A map as it walks runs that sums read as columns.
-inline Grid as_runs(Grid grid) {
+/// A map may walk as runs what sums read as columns.
+inline void allow_runs(Grid& grid) {
   if (grid.shape.inner >= min_map_run) grid.by_columns = false;
-  return grid;
 }
 
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns of runs a part is cut along the channels all the same, so that their coefficients stay in the cache.)
-inline Partition make_linear_partition(const Grid& sum_grid, Index tensors) {
-  const Grid grid = as_runs(sum_grid);
+inline Partition make_linear_partition(Grid grid, Index tensors) {
+  allow_runs(grid);
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);

@@ -193,7 +193,7 @@ Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const Vi
     partition = make_linear_partition(partition.grid, In::count - (has_weights<Formula> ? 1 : 0));
   } else if (coefficient_bytes > 3 * partition.grid.value_bytes) {
     // By columns each coefficient is one more array to read: many cost more than the vectors that ends of runs waste.
-    partition.grid = as_runs(partition.grid);
+    allow_runs(partition.grid);
   }
   return make_map<Formula>(partition, in, out);
 }
