@@ -79,6 +79,9 @@ inline const std::vector<Layout>& cases() {
       add(layouts_of(1, 5, inner));
       add(layouts_of(9, 2, inner));
     }
+    add(layouts_of(16, 5, 128));
+    add(layouts_of(17, 3, 255));
+    add(layouts_of(20, 9, 196));
     add(layouts_of(5000, 5, 1));
     add(layouts_of(300, 17, 9));
     add(layouts_of(70, 3, 49));

@@ -1,4 +1,7 @@
 // Outputs of another scalar than the inputs: float, bfloat16 and half mix.
+#include <bit>
+#include <cstdint>
+
 #include "step.hpp"
 
 namespace batchnorm::test {
@@ -112,9 +115,9 @@ void expect_rounded(const Narrow& narrow, const Wide& wide) {
       narrow);
 }
 
-/// By runs, by columns, by columns that are folded, and by short runs.
+/// By runs, by columns, by columns that are folded, and by runs that are short and not so short.
 std::vector<Layout> layouts() {
-  return {{{3, 5, 301}}, {{40, 37, 1}}, {{70, 3, 1}}, {{21, 5, 7}}, {{5, 41, 6}, Order::row_major, 2}};
+  return {{{3, 5, 301}}, {{40, 37, 1}}, {{70, 3, 1}}, {{21, 5, 7}}, {{20, 5, 144}}, {{5, 41, 6}, Order::row_major, 2}};
 }
 
 template <class Scalar>
@@ -151,6 +154,24 @@ TYPED_TEST(MixedScalars, FloatOutputsHaveTheAccuracyOfFloat) {
     EXPECT_LE(error(flat(to.y), y), tolerance<float>(Quantity::tensor, 10));
     EXPECT_LE(error(flat(to.dx), dx), tolerance<float>(Quantity::tensor, 10));
   }
+}
+
+template <class Out>
+void expect_nan_stays_nan() {
+  constexpr std::uint32_t nans[] = {0x7f800001, 0x7fc00000, 0x7fff8000, 0x7fffffff, 0xff800001, 0xffffffff};
+  Tensor<float> x(2, 3, 41);
+  for (Index i = 0; i < x.size(); ++i) x.data()[i] = std::bit_cast<float>(nans[i % 6]);
+  const BatchNorm<float> layer(3);
+  for_each_target([&] {
+    Tensor<Out> y;
+    layer.infer(x, y);
+    for (Index i = 0; i < y.size(); ++i) ASSERT_TRUE(std::isnan(static_cast<float>(y.data()[i]))) << i;
+  });
+}
+
+TEST(Mixed, NaNsOfEveryKindStayNaNs) {
+  expect_nan_stays_nan<Eigen::bfloat16>();
+  expect_nan_stays_nan<Eigen::half>();
 }
 
 TEST(Mixed, OutputsOverInputsOfAnotherSizeAreRefused) {

@@ -140,11 +140,9 @@ TEST(SecondOrder, LongDouble) {
 // ---- Numbers that break careless formulas.
 
 std::vector<Layout> few_layouts() {
-  return {{{600, 17}, Order::row_major, 1},
-          {{4, 5, 20, 20}, Order::row_major, 1},
-          {{2, 3, 96, 96}, Order::row_major, 1},
-          {{31, 16, 3, 3}, Order::col_major, 1},
-          {{5, 3}, Order::row_major, 1}};
+  return {{{600, 17}, Order::row_major, 1},       {{4, 5, 20, 20}, Order::row_major, 1},
+          {{2, 3, 96, 96}, Order::row_major, 1},  {{31, 16, 3, 3}, Order::col_major, 1},
+          {{20, 5, 12, 12}, Order::row_major, 1}, {{5, 3}, Order::row_major, 1}};
 }
 
 /// The problem of each layout after change(problem), with either kind of statistics.

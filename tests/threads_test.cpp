@@ -51,7 +51,7 @@ std::vector<Layout> large_cases() {
           {{2, 70001, 2}, Order::row_major, 1},      {{1, 2, 150001}, Order::row_major, 1},
           {{24, 37, 2, 9, 11}, Order::col_major, 2}, {{2500, 3, 20}, Order::row_major, 1},
           {{3000, 2, 5, 5}, Order::row_major, 1},    {{64, 50, 14, 14}, Order::row_major, 1},
-          {{300, 1500}, Order::row_major, 1}};
+          {{700, 3, 14, 14}, Order::row_major, 1},   {{300, 1500}, Order::row_major, 1}};
 }
 
 TEST(Threads, SameBitsOnEveryLayout) {

@@ -23,18 +23,18 @@ inline Index sample_place(Index k, Index samples, Index length) {
   return samples == length ? k : sample_fraction(k) * length / sample_unit;
 }
 
-/// About the first value, so that equal ones stay exact: of value(line, i).
-template <class Compute, class Value>
-Compute average(Index lines, Index length, const Value& value) {
-  const Compute origin = value(0, 0);
+/// Of `count` values, `stride` apart: about the first one, so that equal ones stay exact.
+template <class Compute>
+Compute average(const Compute* values, Index count, Index stride) {
   Compute sum(0);
-  for (Index line = 0; line < lines; ++line) {
-    for (Index i = 0; i < length; ++i) sum += value(line, i) - origin;
-  }
-  return origin + sum / Compute(static_cast<double>(lines * length));
+  for (Index k = 1; k < count; ++k) sum += values[k * stride] - values[0];
+  return values[0] + sum / Compute(static_cast<double>(count));
 }
 
-/// Where the centers of runs are looked for: at the same places of each channel, all of them if they are few.
+/// Values of a channel that its center comes from, at most.
+inline constexpr Index center_samples = 16;
+
+/// Where the centers of runs are looked for: at the same places in each channel, or all its places if those are few.
 template <class In>
 class CenterPlaces {
  public:
@@ -43,19 +43,20 @@ class CenterPlaces {
   /// `runs` are those of any channel.
   explicit CenterPlaces(const Lines<In>& runs) {
     constexpr Index sampled_runs = 4;
-    if (runs.lines * runs.length <= most) {
+    if (runs.lines * runs.length <= center_samples) {
       for (Index line = 0; line < runs.lines; ++line) {
         for (Index i = 0; i < runs.length; ++i) add(runs, line, i);
       }
     } else {
-      for (Index k = 0; k < most; ++k) {
-        add(runs, sample_place(k % sampled_runs, sampled_runs, runs.lines), sample_place(k, most, runs.length));
+      for (Index k = 0; k < center_samples; ++k) {
+        add(runs, sample_place(k % sampled_runs, sampled_runs, runs.lines),
+            sample_place(k, center_samples, runs.length));
       }
     }
     inv_count_ = Compute(1) / Compute(static_cast<double>(count_));
   }
 
-  /// About the first value, so that equal ones stay exact: of a channel's first run and those behind it.
+  /// The average of the channel whose first run begins at `run`: about its first value, so that equal ones stay exact.
   Compute center(const typename In::First* run) const {
     constexpr Index side_by_side = 4;
     const Compute origin = static_cast<Compute>(run[0]);
@@ -71,11 +72,9 @@ class CenterPlaces {
   }
 
  private:
-  static constexpr Index most = 16;
-
   void add(const Lines<In>& runs, Index line, Index i) { offset_[count_++] = line * runs.stride[0] + i; }
 
-  Index offset_[most];
+  Index offset_[center_samples];
   Index count_ = 0;
   Compute inv_count_;
 };
@@ -91,14 +90,13 @@ typename In::Compute first_weighted(const Lines<In>& runs) {
   return runs.template value<0>(0, 0);
 }
 
-/// find_center from values that count.
+/// The average of samples that count.
 template <std::size_t weights, class In>
 typename In::Compute find_weighted_center(const Lines<In>& runs) {
   using Compute = typename In::Compute;
-  constexpr Index samples = 16;
   const Compute origin = first_weighted<weights>(runs);
   Compute sum(0), found(0);
-  for (Index k = 0; k < samples; ++k) {
+  for (Index k = 0; k < center_samples; ++k) {
     // The digits of the line that are lost are the place in it.
     const Index place = sample_fraction(k) * runs.lines, line = place / sample_unit;
     const Index i = place % sample_unit * runs.length / sample_unit;

@@ -199,7 +199,7 @@ void check_apart(const char* function, const char* y_name, const Y& y, const cha
   }
 }
 
-/// The gradients of x and of the residual, from x, y and dy.
+/// The gradients of x and of the residual, from x, y and dy: dx may be x, and dz may be y or dy.
 template <class X, class Y, class DY, class DX, class DZ>
 void check_add_gradients(const char* function, const X& x, const Y& y, const DY& dy, const DX& dx, const DZ& dz) {
   check_same_dimensions(function, "y", y, x);

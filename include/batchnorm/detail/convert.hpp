@@ -24,6 +24,7 @@ template <class T, class Compute, int Bytes>
 struct Conversion {
   using V = typename VectorType<Compute, Bytes>::type;
   using Raw = typename VectorType<T, Bytes / static_cast<int>(sizeof(Compute) / sizeof(T))>::type;
+  static_assert(std::is_same_v<T, float> && std::is_same_v<Compute, double>);
 
   BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
 #if BATCHNORM_NAMES_AVX512

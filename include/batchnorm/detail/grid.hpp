@@ -20,7 +20,7 @@ inline constexpr Index max_columns = 1024;
 /// Runs shorter than this are read as columns, when there are as many rows as pay for coefficients column by column.
 inline constexpr Index min_run = 256;
 inline constexpr Index min_column_rows = 16;
-/// From here on a map walks them as runs all the same.
+/// From here on a map may walk them as runs all the same.
 inline constexpr Index min_map_run = 128;
 
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
@@ -48,11 +48,17 @@ struct Grid {
 /// line has been read. Tensors of 16 bits count as if they had 32.
 inline constexpr Index prefetch_bytes = 2048;
 inline constexpr Index min_prefetch_bytes = 6'000'000;
+inline constexpr Index min_prefetch_gap_bytes = 10'000'000;  // for sums over rows with gaps: each lies in other pages
+
+/// The bytes of a tensor that decide it.
+template <class T>
+Index prefetch_size(const Shape& shape) {
+  return shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
+}
 
 template <class T>
 Index values_ahead(const Shape& shape) {
-  const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
-  return compute_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
+  return prefetch_size<T>(shape) < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
 }
 
 struct Part {
@@ -104,10 +110,13 @@ inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
 inline constexpr Index shared_parts = 4;                      // as many, or a multiple, where threads share a tensor
 
-/// At most `most` channels, their columns whole cache lines if they can be.
-inline Index whole_lines(const Grid& grid, Index most) {
+/// About `step` channels, at most a quarter and `most` more, so that their columns fill whole cache lines; `step` where
+/// fewer of them do not.
+inline Index whole_lines(const Grid& grid, Index step, Index most) {
   const Index line = pack_bytes / std::gcd(Index(pack_bytes), grid.shape.inner * grid.value_bytes);
-  return most < line ? most : most - most % line;
+  const Index more = round_up(step, line);
+  if (more <= std::min(step + step / 4, most)) return more;
+  return step < line ? step : more - line;
 }
 
 /// What fits in L2 as a whole is one part, or by runs a few for threads to share. Else it is cut along the channels,
@@ -126,8 +135,9 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
     const bool short_runs = shape.inner * grid.value_bytes < pack_bytes;
     const Index fitting = short_runs ? resident_bytes / tensors : part_bytes;
-    const Index most = std::clamp<Index>(fitting / channel_bytes, 1, std::min(max_step, channels));
-    const Index step = grid.by_columns ? whole_lines(grid, most) : most;
+    const Index most = std::min(max_step, channels);
+    const Index fit = std::clamp<Index>(fitting / channel_bytes, 1, most);
+    const Index step = grid.by_columns ? whole_lines(grid, fit, most) : fit;
     const bool long_stretches = !short_runs || step * shape.inner * grid.value_bytes >= min_stretch;
     if (step < channels && long_stretches) return {grid, 1, positions, ceil_div(channels, step), step};
   }
@@ -139,15 +149,15 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 
-/// A map may walk as runs what sums read as columns.
-inline void allow_runs(Grid& grid) {
+/// For a map that walks as runs what sums read as columns, if the runs are long enough.
+inline void walk_long_runs(Grid& grid) {
   if (grid.shape.inner >= min_map_run) grid.by_columns = false;
 }
 
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns of runs a part is cut along the channels all the same, so that their coefficients stay in the cache.)
 inline Partition make_linear_partition(Grid grid, Index tensors) {
-  allow_runs(grid);
+  walk_long_runs(grid);
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);

@@ -21,10 +21,10 @@ class LastForward {
     statistics_ = statistics;
   }
 
-  /// Whether it normalized x with its own statistics.
+  /// Whether it normalized x with its own statistics. There must have been one.
   bool of_batch() const { return statistics_ == Statistics::of_batch; }
 
-  /// Throws unless it was of this kind, for an x (or y, as it is named) of these dimensions.
+  /// Throws unless it was of this kind and had the dimensions of x, which the message calls x_name.
   template <class X>
   void check(const char* function, Kind kind, const char* x_name, const X& x) const {
     if (kind_ != kind) fail_kind(function, kind);

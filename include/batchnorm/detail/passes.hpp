@@ -189,11 +189,12 @@ Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const V
 template <class Formula, class In, class Out>
 Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const View<Out>& out) {
   constexpr auto coefficient_bytes = Formula::coefficients * static_cast<Index>(sizeof(typename In::Compute));
+  constexpr Index few = 3;
   if (!partition.whole_channels()) {
-    partition = make_linear_partition(partition.grid, In::count - (has_weights<Formula> ? 1 : 0));
-  } else if (coefficient_bytes > 3 * partition.grid.value_bytes) {
+    partition = make_linear_partition(partition.grid, In::count);
+  } else if (coefficient_bytes > few * partition.grid.value_bytes) {
     // By columns each coefficient is one more array to read: many cost more than the vectors that ends of runs waste.
-    allow_runs(partition.grid);
+    walk_long_runs(partition.grid);
   }
   return make_map<Formula>(partition, in, out);
 }

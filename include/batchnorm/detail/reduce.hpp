@@ -147,8 +147,11 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = block.channels() * grid.shape.inner;
-    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold,
-                    fold * width, fold);
+    Lines<In> rows = lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0),
+                              (block.end - block.begin) / fold, fold * width, fold);
+    const bool has_gaps = rows.stride[0] != rows.length;
+    if (has_gaps && prefetch_size<typename In::Widest>(grid.shape) < min_prefetch_gap_bytes) rows.ahead = 0;
+    return rows;
   }
 
   /// The same center for all columns of a channel.
@@ -157,9 +160,7 @@ class PartReduction {
     constexpr bool across = Formula::finds_mean && !has_weights<Formula>;
     if (across && block.before == Statistic(0) && inner == 1) {
       if constexpr (across) dispatch(FindCenters<In>{rows, scratch.center}, rows.length);
-      for (Index c = 0; fold > 1 && c < width; ++c)
-        scratch.center[c] =
-            average<Compute>(fold, 1, [&](Index copy, Index) { return scratch.center[copy * width + c]; });
+      for (Index c = 0; fold > 1 && c < width; ++c) scratch.center[c] = average(scratch.center + c, fold, width);
     } else if (inner == 1) {
       find_centers(block, scratch.center, 1);
     } else {
@@ -182,7 +183,7 @@ class PartReduction {
   // ---- Both.
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that
-  /// a constant stays exact.
+  /// a constant stays exact; in the first block that of samples.
   void find_centers(const Block& block, Compute* center, Index stride) const {
     const Index begin = block.channel_begin, channels = block.channels();
     if constexpr (!Formula::finds_mean) {
@@ -196,9 +197,9 @@ class PartReduction {
     } else {
       const Lines<In> runs = runs_of(begin, block.begin, block.end);
       const auto* const first_run = runs.in.template get<0>();
-      const Index run_stride = in.template get<0>().channel_stride;
+      const Index channel_stride = in.template get<0>().channel_stride;
       const CenterPlaces<In> places(runs);
-      for (Index c = 0; c < channels; ++c) center[c * stride] = places.center(first_run + c * run_stride);
+      for (Index c = 0; c < channels; ++c) center[c * stride] = places.center(first_run + c * channel_stride);
     }
   }
 

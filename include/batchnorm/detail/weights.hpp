@@ -107,8 +107,8 @@ Index counted(const Vector<T>& weights) {
       std::count_if(weights.data(), weights.data() + weights.size(), [](const T& w) { return w != T(0); }));
 }
 
-/// Whether a batch has statistics to normalize with and, where they are unbiased, to keep: a weight counts like as many
-/// values, so that their variance divides by the sum of the weights - 1.
+/// Throws unless a batch has statistics to normalize with and, where they are unbiased, to keep: a weight counts like
+/// as many values, so that their variance divides by the sum of the weights - 1.
 template <class T>
 void check_weighted_batch(const char* function, const Vector<T>& weights, MaskedOutputs outputs,
                           SingleValue single_value, bool unbiased) {
