@@ -48,17 +48,11 @@ struct Grid {
 /// line has been read. Tensors of 16 bits count as if they had 32.
 inline constexpr Index prefetch_bytes = 2048;
 inline constexpr Index min_prefetch_bytes = 6'000'000;
-inline constexpr Index min_prefetch_gap_bytes = 10'000'000;  // for sums over rows with gaps: each lies in other pages
-
-/// The bytes of a tensor that decide it.
-template <class T>
-Index prefetch_size(const Shape& shape) {
-  return shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
-}
 
 template <class T>
 Index values_ahead(const Shape& shape) {
-  return prefetch_size<T>(shape) < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
+  const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
+  return compute_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
 }
 
 struct Part {

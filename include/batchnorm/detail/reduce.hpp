@@ -147,11 +147,8 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = block.channels() * grid.shape.inner;
-    Lines<In> rows = lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0),
-                              (block.end - block.begin) / fold, fold * width, fold);
-    const bool has_gaps = rows.stride[0] != rows.length;
-    if (has_gaps && prefetch_size<typename In::Widest>(grid.shape) < min_prefetch_gap_bytes) rows.ahead = 0;
-    return rows;
+    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold,
+                    fold * width, fold);
   }
 
   /// The same center for all columns of a channel.
