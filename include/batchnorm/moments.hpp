@@ -67,7 +67,7 @@ struct MomentsView {
   template <class L>
   BATCHNORM_INLINE void inverse_std(Index c, double epsilon, typename L::V& inv_std) const {
     L::load(inv_std, m2 + c);
-    if (count > Statistic(0)) inv_std /= count;
+    if (count > Statistic(0) && count != Statistic(1)) inv_std /= count;  // running statistics have a count of 1
     invert_std<L>(inv_std, epsilon);
   }
 };

@@ -54,11 +54,14 @@ inline void check_optional_length(const char* function, const char* name, Index 
   if (length != 0) check_length(function, name, length, channels);
 }
 
+BATCHNORM_COLD [[noreturn]] inline void fail_negative(const char* function, const char* name, Index c) {
+  fail(function, std::string(name) + "[" + std::to_string(c) + "] is negative; it must be at least 0");
+}
+
 template <class V>
 void check_not_negative(const char* function, const char* name, const V& values) {
   for (Index c = 0; c < values.size(); ++c) {
-    if (values[c] < 0)
-      fail(function, std::string(name) + "[" + std::to_string(c) + "] is negative; it must be at least 0");
+    if (values[c] < 0) fail_negative(function, name, c);
   }
 }
 

@@ -7,12 +7,13 @@
 #include "batchnorm/scalar.hpp"
 
 // Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic,
-// which every target has. Where GCC does not find AVX-512's instructions, they are named; Clang lets no template do so.
+// which every target has. Where GCC does not find an instruction of AVX-512 or AVX2, it is named; Clang lets no
+// template do so.
 
 #if BATCHNORM_X86 && !defined(__clang__)
-#define BATCHNORM_NAMES_AVX512 1
+#define BATCHNORM_NAMES_INSTRUCTIONS 1
 #else
-#define BATCHNORM_NAMES_AVX512 0
+#define BATCHNORM_NAMES_INSTRUCTIONS 0
 #endif
 
 namespace batchnorm::detail {
@@ -27,8 +28,8 @@ struct Conversion {
   static_assert(std::is_same_v<T, float> && std::is_same_v<Compute, double>);
 
   BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
-#if BATCHNORM_NAMES_AVX512
-    if constexpr (Bytes == 64) {
+#if BATCHNORM_NAMES_INSTRUCTIONS
+    if constexpr (Bytes >= 32) {
       asm("vcvtps2pd %1, %0" : "=v"(v) : "vm"(raw));
       return;
     }
@@ -46,7 +47,7 @@ struct Bits16 {
   using Raw = typename VectorType<std::uint16_t, Bytes / 2>::type;
 
   BATCHNORM_INLINE static void extend(Bits& bits, const Raw& raw) {
-#if BATCHNORM_NAMES_AVX512
+#if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
       asm("vpmovzxwd %1, %0" : "=v"(bits) : "vm"(raw));
       return;
@@ -56,7 +57,7 @@ struct Bits16 {
   }
 
   BATCHNORM_INLINE static void truncate(Raw& raw, const Bits& bits) {
-#if BATCHNORM_NAMES_AVX512
+#if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
       asm("vpmovdw %1, %0" : "=v"(raw) : "v"(bits));
       return;
@@ -102,7 +103,7 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
   using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
 
   BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
-#if BATCHNORM_NAMES_AVX512
+#if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
       asm("vcvtph2ps %1, %0" : "=v"(v) : "v"(raw));
       return;
@@ -123,7 +124,7 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
   }
 
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
-#if BATCHNORM_NAMES_AVX512
+#if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
       asm("vcvtps2ph $0, %1, %0" : "=v"(raw) : "v"(v));
       return;

@@ -16,12 +16,12 @@ class PartMap {
  public:
   using Compute = typename In::Compute;
   using Coefficients = std::array<Compute*, Formula::coefficients>;
-  Grid grid;
+  const Grid& grid;
   Part part;
-  In in;
-  View<Out> out;
-  Coefficients per_channel;  // of every channel of the tensor
-  Coefficients per_column;   // scratch, where channels have several columns: those of the part and one pack more
+  const In& in;
+  const View<Out>& out;
+  const Coefficients& per_channel;  // of every channel of the tensor
+  Coefficients per_column;          // scratch, where channels have several columns: those of the part and one pack more
 
   void run() const {
     if (grid.by_columns) {
@@ -53,10 +53,10 @@ class PartMap {
     const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
     const bool dense = is_dense();
     const Index length = dense ? rows * width : width;
-    const auto lines = lines_at(in, Pointers<In>(in, part.begin, part.channel_begin, 0), dense ? 1 : rows, length);
-    dispatch(
-        MapRows<In, Formula, Out>{lines, output_at(part.begin, part.channel_begin, 0), column_coefficients(), width},
-        length);
+    const Pointers<In> first(in, part.begin, part.channel_begin, 0);
+    dispatch(MapRows<In, Formula, Out>{lines_at(in, first, dense ? 1 : rows, length),
+                                       output_at(part.begin, part.channel_begin, 0), column_coefficients(), width},
+             length);
   }
 
   OutputLines<Out> output_at(Index outer, Index channel, Index offset) const {

@@ -120,8 +120,11 @@ struct ColumnCoefficients {
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { L::load(c, values[static_cast<std::size_t>(k)] + column); }
 
  private:
-  /// A division costs as much as several vectors.
-  BATCHNORM_INLINE Index remainder(Index i) const { return i < width ? i : i % width; }
+  /// A division costs as much as several vectors: not within two rows.
+  BATCHNORM_INLINE Index remainder(Index i) const {
+    if (i < width) return i;
+    return i - width < width ? i - width : i % width;
+  }
 };
 
 /// All lines of a map.

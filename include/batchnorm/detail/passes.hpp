@@ -78,7 +78,7 @@ class Reduction {
 
   void part(Index k, Index worker) const {
     const bool final = partition_.whole_channels();
-    Statistic* const part_slot = slot(k / partition_.channel_parts);
+    Statistic* const part_slot = slot(partition_.position_part(k));
     PartReduction<In, Formula>{partition_.grid,
                                partition_[k],
                                in_,

@@ -60,9 +60,9 @@ class PartReduction {
  public:
   using Compute = typename In::Compute;
   using Statistic = typename In::Statistic;
-  Grid grid;
+  const Grid& grid;
   Part part;
-  In in;
+  const In& in;
   const Statistic* mean;                          // GradientFormula: of every channel
   FurtherCoefficients<Compute, Formula> further;  // of every channel
   Statistic* first;

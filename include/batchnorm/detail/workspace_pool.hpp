@@ -1,9 +1,7 @@
 #pragma once
 
-#include <memory>
-#include <mutex>
+#include <atomic>
 #include <utility>
-#include <vector>
 
 #include "batchnorm/moments.hpp"
 
@@ -16,56 +14,63 @@ struct InferenceMemory {
   BasicMoments<StatisticOf<Scalar>> moments;  // where it normalizes with those of x
 };
 
-/// Lends memory to calls that may run at the same time, and keeps it for the next ones.
+/// Lends memory to calls that may run at the same time, and keeps it for the next ones. The list of what it has only
+/// grows, so that a loan takes no lock, which would cost a tiny call a tenth of its time.
 template <class Scalar>
 class WorkspacePool {
- public:
-  using Memory = InferenceMemory<Scalar>;
+  struct Entry {
+    InferenceMemory<Scalar> memory;
+    std::atomic_flag in_use;
+    Entry* next = nullptr;
+  };
 
+ public:
   WorkspacePool() = default;
   WorkspacePool(const WorkspacePool&) {}  // a copy starts with none
   WorkspacePool& operator=(const WorkspacePool&) { return *this; }
+  ~WorkspacePool() {
+    for (Entry* entry = first_.load(); entry != nullptr;) delete std::exchange(entry, entry->next);
+  }
 
   class Loan {
    public:
-    explicit Loan(WorkspacePool& pool) : pool_(pool), memory_(pool.take()) {}
-    ~Loan() { pool_.give_back(std::move(memory_)); }
+    explicit Loan(WorkspacePool& pool) : entry_(pool.take()) {}
+    ~Loan() { give_back(entry_); }
     Loan(const Loan&) = delete;
     Loan& operator=(const Loan&) = delete;
-    Memory* operator->() const { return memory_.get(); }
+    InferenceMemory<Scalar>* operator->() const { return &entry_.memory; }
 
    private:
-    WorkspacePool& pool_;
-    std::unique_ptr<Memory> memory_;
+    Entry& entry_;
   };
 
+  /// Of what is not lent.
   Index bytes() {
-    const std::lock_guard lock(mutex_);
     Index sum = 0;
-    for (const auto& memory : idle_) sum += memory->workspace.bytes();
+    for (Entry* entry = first_.load(); entry != nullptr; entry = entry->next) {
+      if (entry->in_use.test_and_set()) continue;
+      sum += entry->memory.workspace.bytes();
+      give_back(*entry);
+    }
     return sum;
   }
 
  private:
-  std::unique_ptr<Memory> take() {
-    const std::lock_guard lock(mutex_);
-    if (idle_.empty()) {
-      idle_.reserve(++made_);  // so that giving back never allocates
-      return std::make_unique<Memory>();
+  Entry& take() {
+    for (Entry* entry = first_.load(); entry != nullptr; entry = entry->next) {
+      if (!entry->in_use.test_and_set()) return *entry;
     }
-    std::unique_ptr<Memory> memory = std::move(idle_.back());
-    idle_.pop_back();
-    return memory;
+    Entry* const made = new Entry;
+    made->in_use.test_and_set();
+    made->next = first_.load();
+    while (!first_.compare_exchange_weak(made->next, made)) {
+    }
+    return *made;
   }
 
-  void give_back(std::unique_ptr<Memory> memory) {
-    const std::lock_guard lock(mutex_);
-    idle_.push_back(std::move(memory));
-  }
+  static void give_back(Entry& entry) { entry.in_use.clear(std::memory_order_release); }
 
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Memory>> idle_;
-  std::size_t made_ = 0;
+  std::atomic<Entry*> first_{nullptr};
 };
 
 }  // namespace batchnorm::detail
