@@ -32,7 +32,7 @@ Compute average(const Compute* values, Index count, Index stride) {
 }
 
 /// Values of a channel that its center comes from, at most.
-inline constexpr Index center_samples = 16;
+inline constexpr Index center_samples = 8;
 
 /// Where the centers of runs are looked for: at the same places in each channel, or all its places if those are few.
 template <class In>

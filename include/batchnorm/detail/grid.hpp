@@ -17,6 +17,9 @@ inline constexpr Index piece_length = block_rows * max_lanes;
 /// Columns that one part works on at most: its accumulators stay in L1.
 inline constexpr Index max_columns = 1024;
 
+/// Vectors of a row that are summed side by side, at most.
+inline constexpr int max_strip = 4;
+
 /// Runs shorter than this are read as columns, when there are as many rows as pay for coefficients column by column.
 inline constexpr Index min_run = 256;
 inline constexpr Index min_column_rows = 16;
@@ -61,6 +64,17 @@ struct Part {
   Index channels() const { return channel_end - channel_begin; }
 };
 
+/// How many rows of few columns are read as one row: as many as fill whole vectors, or, of a long tensor, the vectors
+/// that are summed side by side.
+inline Index rows_per_row(const Shape& shape, Index lanes) {
+  constexpr Index many = 32;
+  const Index width = shape.channels * shape.inner, wide = max_strip * lanes;
+  if (width == 0 || width >= wide) return 1;
+  const Index fill_wide = wide / std::gcd(wide, width), fill_one = lanes / std::gcd(lanes, width);
+  if (fill_wide * width <= max_columns && shape.outer >= many * fill_wide) return fill_wide;
+  return shape.outer >= fill_one ? fill_one : 1;
+}
+
 /// A weighted row has one weight: rows are then neither folded nor made of runs.
 template <class T>
 Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels, bool weighted) {
@@ -70,11 +84,7 @@ Grid make_grid(const Shape& shape, bool dense_rows, bool dense_channels, bool we
       weighted ? shape.inner == 1 : shape.inner < lanes || (shape.inner < min_run && shape.outer >= min_column_rows);
   const Index pieces = ceil_div(shape.inner, piece_length);
   Grid grid{shape, value_bytes, dense_channels && short_runs, shape.outer * pieces, pieces};
-  const Index width = shape.channels * shape.inner;
-  if (!weighted && grid.by_columns && dense_rows && width > 0 && width < 4 * lanes && width % lanes != 0) {
-    const Index fold = lanes / std::gcd(lanes, width);
-    if (shape.outer >= fold) grid.fold = fold;
-  }
+  if (!weighted && grid.by_columns && dense_rows) grid.fold = rows_per_row(shape, lanes);
   return grid;
 }
 
@@ -99,9 +109,9 @@ struct Partition {
 };
 
 inline constexpr Index part_bytes = Index(128) << 10;
-inline constexpr Index resident_bytes = Index(512) << 10;    // what stays in L2 between two passes
-inline constexpr Index resident_run_bytes = Index(2) << 20;  // what stays in a thread's share of L3
-inline constexpr Index min_stretch = 1024;                   // bytes of a row that are worth jumping to
+inline constexpr Index resident_bytes = Index(512) << 10;           // what stays in L2 between two passes
+inline constexpr Index undivided_columns_bytes = Index(256) << 10;  // less is not worth a second thread
+inline constexpr Index resident_run_bytes = Index(2) << 20;         // what stays in a thread's share of L3
 inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
 inline constexpr Index shared_parts = 4;                      // as many, or a multiple, where threads share a tensor
@@ -115,33 +125,45 @@ inline Index whole_lines(const Grid& grid, Index step, Index most) {
   return step < line ? step : more - line;
 }
 
-/// What fits in L2 as a whole is one part, or by runs a few for threads to share. Else it is cut along the channels,
-/// where a part that holds whole channels stays in a cache and does not read too short stretches of each row; all else
-/// is cut along the positions. (Rows that are folded have few channels: they stay whole.)
+/// Channels of a part that holds all their values and stays in a cache, so that it can be read again there; all
+/// channels where there is no such part. Narrow columns are faster to read in whole rows than by jumps from row to row.
+/// (Rows that are folded have few channels: they stay whole.)
+inline Index resident_step(const Grid& grid, Index tensors, Index max_step) {
+  const Index channels = std::max<Index>(grid.shape.channels, 1), run_bytes = grid.shape.inner * grid.value_bytes;
+  const Index channel_bytes = std::max<Index>(grid.shape.outer * run_bytes, 1);
+  const Index resident = grid.by_columns ? resident_bytes : resident_run_bytes;
+  if ((grid.by_columns && run_bytes < pack_bytes) || grid.fold > 1 || channel_bytes * tensors > resident) {
+    return channels;
+  }
+  const Index fit = std::clamp<Index>(part_bytes / channel_bytes, 1, max_step);
+  if (grid.by_columns) return whole_lines(grid, fit, max_step);
+  return ceil_div(channels, round_up(ceil_div(channels, fit), shared_parts));
+}
+
+/// What is small is one part, or by runs a few for threads to share. Else it is cut along the channels, if parts then
+/// stay in a cache, or along the positions.
 inline Partition make_partition(const Grid& grid, Index tensors) {
   const Shape& shape = grid.shape;
   const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);
   const Index channel_bytes = std::max<Index>(shape.count() * grid.value_bytes, 1);
-  const Index max_step = grid.by_columns ? std::max<Index>(max_columns / std::max<Index>(shape.inner, 1), 1) : channels;
-  if (channels * channel_bytes * tensors <= resident_bytes && channels <= max_step) {
+  const Index fitting = grid.by_columns ? max_columns / std::max<Index>(shape.inner, 1) : channels;
+  const Index max_step = std::clamp<Index>(fitting, 1, channels);
+  const Index undivided = grid.by_columns ? undivided_columns_bytes : resident_bytes;
+  if (channels * channel_bytes * tensors <= undivided && channels <= max_step) {
     const bool shared = !grid.by_columns && channels * channel_bytes >= min_parallel_bytes;
     const Index step = shared ? ceil_div(channels, shared_parts) : channels;
     return {grid, 1, positions, ceil_div(channels, step), step};
   }
-  if (channel_bytes * tensors <= (grid.by_columns ? resident_bytes : resident_run_bytes) && grid.fold == 1) {
-    const bool short_runs = shape.inner * grid.value_bytes < pack_bytes;
-    const Index fitting = short_runs ? resident_bytes / tensors : part_bytes;
-    const Index most = std::min(max_step, channels);
-    const Index fit = std::clamp<Index>(fitting / channel_bytes, 1, most);
-    const Index step = grid.by_columns ? whole_lines(grid, fit, most) : fit;
-    const bool long_stretches = !short_runs || step * shape.inner * grid.value_bytes >= min_stretch;
-    if (step < channels && long_stretches) return {grid, 1, positions, ceil_div(channels, step), step};
+  if (const Index step = resident_step(grid, tensors, max_step); step < channels) {
+    return {grid, 1, positions, ceil_div(channels, step), step};
   }
-  const Index step = grid.by_columns ? std::min(max_step, channels) : 1;
+  const Index step = grid.by_columns ? max_step : 1;
   const Index wanted = std::clamp<Index>(round_up(step * channel_bytes * tensors / (2 * part_bytes), shared_parts), 1,
                                          max_position_parts);
-  const Index min_rows = grid.by_columns ? std::min(block_rows * grid.fold, positions) : 1;
-  const Index position_step = round_up(std::max(ceil_div(positions, wanted), min_rows), grid.fold);
+  // Each part has columns to finish, which few rows do not pay for.
+  const Index rows = std::clamp<Index>(ceil_div(positions, shared_parts * grid.fold), block_rows / 2, block_rows);
+  const Index min_step = grid.by_columns ? std::min(rows * grid.fold, positions) : 1;
+  const Index position_step = round_up(std::max(ceil_div(positions, wanted), min_step), grid.fold);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 

@@ -47,7 +47,7 @@ class TaskQueue {
   }
 
   void wait() const {
-    constexpr int spins = 2000;  // about the length of a short task: sleeping costs more
+    constexpr int spins = 10'000;  // about as long as it takes to wake up again
     for (int k = 0; k < spins; ++k) {
       if (done_.load() == tasks_) return;
     }

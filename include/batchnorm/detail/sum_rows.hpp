@@ -23,43 +23,63 @@ struct SumRows {
     }
     const ForEach<In> ahead = tiles_ahead(), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
-    for (Index row = 0; row < rows.lines; row += tile_rows) {
-      const bool last = row + tile_rows >= rows.lines;
-      add_tile<L>(row, std::min<Index>(tile_rows, rows.lines - row), last && !goes_on ? nothing : ahead);
+    const bool few_columns = rows.length <= narrow && rows.lines > tiles_together * tile_rows;
+    const Index together = few_columns ? tiles_together * tile_rows : tile_rows;
+    for (Index row = 0; row < rows.lines; row += together) {
+      const bool last = row + together >= rows.lines;
+      add_rows<L>(row, std::min(together, rows.lines - row), last && !goes_on ? nothing : ahead);
     }
   }
 
  private:
   /// Vectors side by side: a row is read straight on, and the sums stay in registers.
-  static constexpr int strip = Formula::coefficients == 1 ? 4 : 2;
+  static constexpr int strip = Formula::coefficients == 1 ? max_strip : max_strip / 2;
+  /// Tiles whose sums are added up before the columns take them in, where many rows of few columns lie close together.
+  static constexpr Index tiles_together = 4, narrow = 256;
 
   template <class L>
-  BATCHNORM_INLINE void add_tile(Index row, Index tile, const ForEach<In>& ahead) const {
+  BATCHNORM_INLINE void add_rows(Index row, Index count, const ForEach<In>& ahead) const {
     const Index columns = rows.length;
     Index j = 0;
-    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, tile, j, ahead);
-    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(row, tile, j, ahead);
-    if (j < columns) add_tail<L>(row, tile, columns - L::count, columns - j);
+    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, count, j, ahead);
+    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(row, count, j, ahead);
+    if (j == columns) return;
+    for (Index k = 0; k < count; k += tile_rows) {
+      add_tail<L>(row + k, std::min<Index>(tile_rows, count - k), columns - L::count, columns - j);
+    }
   }
 
   template <class L, int Strip>
-  BATCHNORM_INLINE void add_strip(Index row, Index tile, Index column, const ForEach<In>& ahead) const {
-    const auto at = place(row, column);
+  BATCHNORM_INLINE void add_strip(Index row, Index count, Index column, const ForEach<In>& ahead) const {
     typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
-    for (int s = 0; s < Strip; ++s) load_coefficients<L>(column + s * L::count, c[s]);
-    sum_tile<L, Formula, true, Strip>(at, rows.stride, tile, ahead, c, sum, product_sum);
+    for (int s = 0; s < Strip; ++s) {
+      load_coefficients<L>(column + s * L::count, c[s]);
+      L::clear(sum[s]);
+      L::clear(product_sum[s]);
+    }
+    for (Index k = 0; k < count; k += tile_rows) {
+      typename L::V of_tile[Strip], product_of_tile[Strip];
+      sum_tile<L, Formula, true, Strip>(place(row + k, column), rows.stride, std::min<Index>(tile_rows, count - k),
+                                        ahead, c, of_tile, product_of_tile);
+#pragma GCC unroll 8
+      for (int s = 0; s < Strip; ++s) {
+        sum[s] += of_tile[s];
+        product_sum[s] += product_of_tile[s];
+      }
+    }
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
   }
 
   /// The last vector is shifted back, over columns that have been counted.
   template <class L>
-  BATCHNORM_INLINE void add_tail(Index row, Index tile, Index column, Index keep) const {
-    const auto at = place(row, column);
+  BATCHNORM_INLINE void add_tail(Index row, Index count, Index column, Index keep) const {
     typename L::V c[Formula::coefficients], sum, product_sum;
     load_coefficients<L>(column, c);
-    sum_tail<L, Formula, true>(at, rows.stride, tile, keep, c, sum, product_sum);
+    L::clear(sum);
+    L::clear(product_sum);
+    sum_ends<L, Formula, true>(place(row, column), rows.stride, count, keep, c, sum, product_sum);
     add<L>(column, sum, product_sum);
   }
 

@@ -23,13 +23,10 @@ struct SumRuns {
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
     for (Index c = 0; c < channels.channels; ++c) {
-      typename L::V of_channel[L::per_pack][Formula::coefficients];
+      typename L::V of_channel[1][Formula::coefficients];
+      L::fill(of_channel[0][Formula::center], center[c * lanes]);
 #pragma GCC unroll 8
-      for (int v = 0; v < L::per_pack; ++v) {
-        L::fill(of_channel[v][Formula::center], center[c * lanes]);
-#pragma GCC unroll 8
-        for (std::size_t k = 1; k < Formula::coefficients; ++k) L::fill(of_channel[v][k], further[k][c]);
-      }
+      for (std::size_t k = 1; k < Formula::coefficients; ++k) L::fill(of_channel[0][k], further[k][c]);
       Totals<L> totals;
       totals.clear();
       const auto runs = channels.of(c);
@@ -72,32 +69,45 @@ struct SumRuns {
     }
   };
 
+  /// Packs side by side: one alone would wait for each addition.
+  static constexpr int packs = 2;
+
   template <class L>
   BATCHNORM_INLINE static void add_run(const Lines<In>& runs, Index line,
-                                       const typename L::V (&c)[L::per_pack][Formula::coefficients],
-                                       Totals<L>& totals) {
-    constexpr Index step = L::count * L::per_pack;
+                                       const StripCoefficients<L, Formula, false, 1>& c, Totals<L>& totals) {
+    constexpr int strip = packs * L::per_pack;
+    constexpr Index step = L::count * strip;
     ForEach<In> stride, ahead;
     stride.fill(step);
-    typename L::V sum[L::per_pack], product_sum[L::per_pack];
-    Index i = 0;
-    for (Index steps = runs.length / step; steps > 0;) {
+    typename L::V sum[strip], product_sum[strip];
+    Index i = 0, steps = runs.length / step;
+    do {
       const Index tile = std::min<Index>(steps, tile_rows);
 #pragma GCC unroll 8
       for (std::size_t k = 0; k < Formula::inputs; ++k) {
         ahead[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
       }
-      sum_tile<L, Formula, false, L::per_pack>(runs.place(line, i), stride, tile, ahead, c, sum, product_sum);
-#pragma GCC unroll 8
-      for (int v = 0; v < L::per_pack; ++v) totals.add(v, sum[v], product_sum[v]);
+      sum_tile<L, Formula, false, strip>(runs.place(line, i), stride, tile, ahead, c, sum, product_sum);
       i += tile * step;
       steps -= tile;
-    }
-    // The last vector is shifted back, over values of the same run that have been counted.
+      if (steps == 0) add_end<L>(runs, line, i, c[0], sum[0], product_sum[0]);
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v) {
+        totals.add(v, sum[v] + sum[v + L::per_pack], product_sum[v] + product_sum[v + L::per_pack]);
+      }
+    } while (steps > 0);
+  }
+
+  /// The values from i on, less than a step. The last vector is shifted back, over values of the same run that have
+  /// been counted.
+  template <class L>
+  BATCHNORM_INLINE static void add_end(const Lines<In>& runs, Index line, Index i,
+                                       const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
+                                       typename L::V& product_sum) {
+    const ForEach<In> no_stride{};
     for (; i < runs.length; i += L::count) {
       const Index keep = std::min<Index>(runs.length - i, L::count);
-      sum_tail<L, Formula, false>(runs.place(line, i + keep - L::count), stride, 1, keep, c[0], sum[0], product_sum[0]);
-      totals.add(0, sum[0], product_sum[0]);
+      sum_ends<L, Formula, false>(runs.place(line, i + keep - L::count), no_stride, 1, keep, c, sum, product_sum);
     }
   }
 };

@@ -27,11 +27,15 @@ BATCHNORM_INLINE void load_inputs(const Pointers<In>& at, const ForEach<In>& str
   }
 }
 
+/// Coefficients of vectors side by side: by columns each has its own, in a run all have the same.
+template <class L, class Formula, bool ByColumns, int Strip>
+using StripCoefficients = typename L::V[ByColumns ? Strip : 1][Formula::coefficients];
+
 /// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart. May ask for
 /// what lies `ahead` of each vector.
 template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip, class In>
 BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& stride, Index rows,
-                                  const ForEach<In>& ahead, const typename L::V (&c)[Strip][Formula::coefficients],
+                                  const ForEach<In>& ahead, const StripCoefficients<L, Formula, ByColumns, Strip>& c,
                                   typename L::V (&sum)[Strip], typename L::V (&product_sum)[Strip]) {
   for (Index row = 0; row < rows; ++row) {
 #pragma GCC unroll 8
@@ -44,7 +48,7 @@ BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& str
       }
       typename L::V v[Formula::inputs];
       load_inputs<L, Formula, ByColumns>(at, stride, row, offset, v);
-      Formula::accumulate(v, c[s], sum[s], product_sum[s]);
+      Formula::accumulate(v, c[ByColumns ? s : 0], sum[s], product_sum[s]);
     }
   }
 }
@@ -52,7 +56,7 @@ BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& str
 /// The sums of a tile, from zero on.
 template <class L, class Formula, bool ByColumns, int Strip, class In>
 BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const ForEach<In>& ahead,
-                               const typename L::V (&c)[Strip][Formula::coefficients], typename L::V (&sum)[Strip],
+                               const StripCoefficients<L, Formula, ByColumns, Strip>& c, typename L::V (&sum)[Strip],
                                typename L::V (&product_sum)[Strip]) {
 #pragma GCC unroll 8
   for (int s = 0; s < Strip; ++s) {
@@ -66,13 +70,11 @@ BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride
   }
 }
 
-/// The same for one vector of which only the last `keep` lanes count.
+/// Adds one vector of each row, of which only the last `keep` lanes count.
 template <class L, class Formula, bool ByColumns, class In>
-BATCHNORM_INLINE void sum_tail(const Pointers<In>& at, const ForEach<In>& stride, Index rows, Index keep,
+BATCHNORM_INLINE void sum_ends(const Pointers<In>& at, const ForEach<In>& stride, Index rows, Index keep,
                                const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
                                typename L::V& product_sum) {
-  L::clear(sum);
-  L::clear(product_sum);
   for (Index row = 0; row < rows; ++row) {
     typename L::V v[Formula::inputs];
     load_inputs<L, Formula, ByColumns>(at, stride, row, 0, v);
