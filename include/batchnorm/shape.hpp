@@ -189,8 +189,9 @@ template <class X>
 auto view_of(X& x, Index axis) {
   using T = std::remove_pointer_t<decltype(x.data())>;
   using Traits = TraitsOf<X>;
-  const Shape shape = resolve_shape(x, axis);
-  View<T> view{x.data(), shape, shape.channels * shape.inner, shape.inner};
+  View<T> view{x.data(), resolve_shape(x, axis), 0, 0};
+  view.outer_stride = view.shape.channels * view.shape.inner;
+  view.channel_stride = view.shape.inner;
   if constexpr (is_dense_rank_2<std::remove_const_t<X>>()) {
     // The slow axis of a matrix has the outer stride: it holds the channels, or the values of one channel.
     const bool channels_are_slow = axis == (Traits::row_major ? 0 : 1);

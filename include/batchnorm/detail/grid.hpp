@@ -69,7 +69,7 @@ struct Part {
 inline Index rows_per_row(const Shape& shape, Index lanes) {
   constexpr Index many = 32;
   const Index width = shape.channels * shape.inner, wide = max_strip * lanes;
-  if (width == 0 || width >= wide) return 1;
+  if (width == 0 || width >= wide || shape.outer == 1) return 1;
   const Index fill_wide = wide / std::gcd(wide, width), fill_one = lanes / std::gcd(lanes, width);
   if (fill_wide * width <= max_columns && shape.outer >= many * fill_wide) return fill_wide;
   return shape.outer >= fill_one ? fill_one : 1;
