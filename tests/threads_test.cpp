@@ -43,7 +43,8 @@ void expect_same_bits_for_any_number_of_threads(const Problem<Scalar>& p) {
 }
 
 /// Large enough to be shared out, on layouts with many rows, long runs, many short runs and few channels, also with
-/// rows that are folded (20 and 25 values of 3 and 2 channels).
+/// rows that are folded (20 and 25 values of 3 and 2 channels; 16 channels, to fill four vectors), and with two rows in
+/// the last part.
 std::vector<Layout> large_cases() {
   return {{{20011, 17}, Order::row_major, 1},        {{20011, 17}, Order::col_major, 1},
           {{16, 33, 25, 25}, Order::row_major, 1},   {{4, 3, 150, 170}, Order::row_major, 1},
@@ -51,7 +52,8 @@ std::vector<Layout> large_cases() {
           {{2, 70001, 2}, Order::row_major, 1},      {{1, 2, 150001}, Order::row_major, 1},
           {{24, 37, 2, 9, 11}, Order::col_major, 2}, {{2500, 3, 20}, Order::row_major, 1},
           {{3000, 2, 5, 5}, Order::row_major, 1},    {{64, 50, 14, 14}, Order::row_major, 1},
-          {{700, 3, 14, 14}, Order::row_major, 1},   {{300, 1500}, Order::row_major, 1}};
+          {{700, 3, 14, 14}, Order::row_major, 1},   {{300, 1500}, Order::row_major, 1},
+          {{130, 700}, Order::row_major, 1},         {{9001, 16}, Order::row_major, 1}};
 }
 
 TEST(Threads, SameBitsOnEveryLayout) {
