@@ -23,7 +23,7 @@ struct SumRows {
     }
     const ForEach<In> ahead = tiles_ahead(), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
-    const bool few_columns = rows.length <= narrow && rows.lines > tiles_together * tile_rows;
+    const bool few_columns = rows.length <= narrow && rows.lines == block_rows;
     const Index together = few_columns ? tiles_together * tile_rows : tile_rows;
     for (Index row = 0; row < rows.lines; row += together) {
       const bool last = row + together >= rows.lines;
@@ -34,7 +34,8 @@ struct SumRows {
  private:
   /// Vectors side by side: a row is read straight on, and the sums stay in registers.
   static constexpr int strip = Formula::coefficients == 1 ? max_strip : max_strip / 2;
-  /// Tiles whose sums are added up before the columns take them in, where many rows of few columns lie close together.
+  /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
+  /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
 
   template <class L>
