@@ -69,10 +69,11 @@ struct Part {
 inline Index rows_per_row(const Shape& shape, Index lanes) {
   constexpr Index many = 32;
   const Index width = shape.channels * shape.inner, wide = max_strip * lanes;
-  if (width == 0 || width >= wide || shape.outer == 1) return 1;
+  if (width == 0 || shape.outer == 1 || (width >= wide && width % lanes == 0)) return 1;
   const Index fill_wide = wide / std::gcd(wide, width), fill_one = lanes / std::gcd(lanes, width);
   if (fill_wide * width <= max_columns && shape.outer >= many * fill_wide) return fill_wide;
-  return shape.outer >= fill_one ? fill_one : 1;
+  if (width < wide) return shape.outer >= fill_one ? fill_one : 1;
+  return fill_one * width <= max_columns && shape.outer >= many * fill_one ? fill_one : 1;
 }
 
 /// A weighted row has one weight: rows are then neither folded nor made of runs.
@@ -172,8 +173,16 @@ inline void walk_long_runs(Grid& grid) {
   if (grid.shape.inner >= min_map_run) grid.by_columns = false;
 }
 
+/// Columns whose coefficients stay in L1: the more inputs a map has, the more coefficients. Nearly equal parts of all.
+inline Index coefficient_columns(const Grid& grid, Index tensors) {
+  constexpr Index array_bytes = Index(8) << 10, least_bytes = 4;
+  const Index most = std::max<Index>(array_bytes / (std::max(grid.value_bytes, least_bytes) * tensors), 1);
+  const Index channels = std::max<Index>(grid.shape.channels, 1);
+  return std::min(round_up(ceil_div(channels, ceil_div(channels, most)), max_lanes), channels);
+}
+
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
-/// columns of runs a part is cut along the channels all the same, so that their coefficients stay in the cache.)
+/// columns a part is cut along the channels all the same, where their coefficients would not stay in the cache.)
 inline Partition make_linear_partition(Grid grid, Index tensors) {
   walk_long_runs(grid);
   const Shape& shape = grid.shape;
@@ -182,7 +191,8 @@ inline Partition make_linear_partition(Grid grid, Index tensors) {
   // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
   if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
   if (grid.by_columns && shape.inner > 1) return make_partition(grid, tensors);
-  const Index channel_step = std::clamp<Index>(part_bytes / run_bytes, 1, channels);
+  const Index channel_step =
+      grid.by_columns ? coefficient_columns(grid, tensors) : std::clamp<Index>(part_bytes / run_bytes, 1, channels);
   const Index runs = std::max<Index>(part_bytes / (channel_step * run_bytes), 1);
   const Index pieces = run_bytes <= part_bytes ? grid.pieces : ceil_div(part_bytes, piece_length * grid.value_bytes);
   const Index position_step = std::min(runs * pieces, positions);
