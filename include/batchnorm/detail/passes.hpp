@@ -55,7 +55,8 @@ class Reduction {
   const Partition& partition() const { return partition_; }
 
   Index computes(Index workers) const {
-    return further_.computes(workers) + workers * 5 * Slices<Compute>::padded(scratch_columns<Compute>(partition_));
+    return further_.computes(workers) +
+           workers * column_arrays * Slices<Compute>::padded(scratch_columns<Compute>(partition_));
   }
   Index statistics(Index workers) const {
     const Index slots =
@@ -104,16 +105,19 @@ class Reduction {
   }
 
  private:
+  static constexpr Index column_arrays = 7;  // of a worker, beside the coefficients
+
   Statistic* slot(Index k) const { return slots_ + 2 * k * partition_.grid.shape.channels; }
 
   ReduceScratch<Compute, Statistic, Formula> scratch(Index worker) const {
     const Index columns = scratch_columns<Compute>(partition_), channels = partition_.channel_step;
-    Slices<Compute> computes(computes_ + worker * 5 * Slices<Compute>::padded(columns));
+    Slices<Compute> computes(computes_ + worker * column_arrays * Slices<Compute>::padded(columns));
     Slices<Statistic> statistics(statistics_ + worker * 3 * Slices<Statistic>::padded(channels));
     ReduceScratch<Compute, Statistic, Formula> scratch;
     Sums<Compute*>& sums = scratch.columns;
     ChannelSums<Statistic>& block = scratch.block;
-    for (Compute** array : {&scratch.center, &sums.sum, &sums.sum_error, &sums.product_sum, &sums.product_error}) {
+    for (Compute** array : {&scratch.center, &sums.sum, &sums.sum_error, &sums.product_sum, &sums.product_error,
+                            &scratch.partial.sum, &scratch.partial.product_sum}) {
       *array = computes.take(columns);
     }
     for (Statistic** array : {&block.center, &block.sum, &block.product_sum}) *array = statistics.take(channels);

@@ -23,6 +23,7 @@ struct ReduceScratch {
   Compute* center;                                // of every column
   FurtherCoefficients<Compute, Formula> further;  // of every column
   Sums<Compute*> columns;                         // of every column
+  PartialSums<Compute*> partial;                  // of every column
   ChannelSums<Statistic> block;                   // of every channel
 };
 
@@ -139,7 +140,8 @@ class PartReduction {
       if (block.count == Statistic(0)) continue;
       const Lines<In> rows = rows_of(block, fold);
       center_columns(block, rows, fold);
-      dispatch(SumRows<In, Formula>{rows, scratch.center, scratch.further, scratch.columns}, rows.length);
+      dispatch(SumRows<In, Formula>{rows, scratch.center, scratch.further, scratch.columns, scratch.partial},
+               rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
     }

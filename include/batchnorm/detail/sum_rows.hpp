@@ -14,6 +14,7 @@ struct SumRows {
   const Compute* center;  // of every column, like those below
   FurtherCoefficients<Compute, Formula> further;
   Sums<Compute*> sums;
+  PartialSums<Compute*> partial;
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
@@ -21,13 +22,18 @@ struct SumRows {
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array, rows.length, Compute(0));
     }
-    const ForEach<In> ahead = tiles_ahead(), nothing{};
+    const bool few_columns = rows.length <= narrow, from_memory = rows.ahead != 0;
+    const Index tile = few_columns && rows.lines == block_rows ? tiles_together * tile_rows : tile_rows;
+    const Index sweep =
+        few_columns || !from_memory ? tile : streams / std::max<Index>(tensors, rows.length <= 2 * narrow ? 1 : 2);
+    const ForEach<In> ahead = rows_ahead(std::min<Index>(sweep, tile_rows)), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
-    const bool few_columns = rows.length <= narrow && rows.lines == block_rows;
-    const Index together = few_columns ? tiles_together * tile_rows : tile_rows;
-    for (Index row = 0; row < rows.lines; row += together) {
-      const bool last = row + together >= rows.lines;
-      add_rows<L>(row, std::min(together, rows.lines - row), last && !goes_on ? nothing : ahead);
+    for (Index row = 0; row < rows.lines; row += tile) {
+      const Index end = std::min(row + tile, rows.lines);
+      for (Index k = row; k < end; k += sweep) {
+        const Sweep rows_together{k, std::min(k + sweep, end), k == row, k + sweep >= end};
+        add_rows<L>(rows_together, rows_together.end == rows.lines && !goes_on ? nothing : ahead);
+      }
     }
   }
 
@@ -37,31 +43,46 @@ struct SumRows {
   /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
   /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
+  /// Rows of more columns are read few at a time, where they come from memory: it knows how to read ahead of a few
+  /// only.
+  static constexpr Index streams = 4, tensors = static_cast<Index>(In::count) - (has_weights<Formula> ? 1 : 0);
+
+  /// Rows that are read at a time, from one end to the other, and where they stand in their tile.
+  struct Sweep {
+    Index begin, end;
+    bool begins_tile, ends_tile;
+  };
 
   template <class L>
-  BATCHNORM_INLINE void add_rows(Index row, Index count, const ForEach<In>& ahead) const {
+  BATCHNORM_INLINE void add_rows(const Sweep& sweep, const ForEach<In>& ahead) const {
     const Index columns = rows.length;
     Index j = 0;
-    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(row, count, j, ahead);
-    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(row, count, j, ahead);
+    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(sweep, j, ahead);
+    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(sweep, j, ahead);
     if (j == columns) return;
-    for (Index k = 0; k < count; k += tile_rows) {
-      add_tail<L>(row + k, std::min<Index>(tile_rows, count - k), columns - L::count, columns - j);
+    for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
+      add_tail<L>(row, std::min<Index>(tile_rows, sweep.end - row), columns - L::count, columns - j);
     }
   }
 
   template <class L, int Strip>
-  BATCHNORM_INLINE void add_strip(Index row, Index count, Index column, const ForEach<In>& ahead) const {
+  BATCHNORM_INLINE void add_strip(const Sweep& sweep, Index column, const ForEach<In>& ahead) const {
     typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) {
-      load_coefficients<L>(column + s * L::count, c[s]);
-      L::clear(sum[s]);
-      L::clear(product_sum[s]);
+      const Index at = column + s * L::count;
+      load_coefficients<L>(at, c[s]);
+      if (sweep.begins_tile) {
+        L::clear(sum[s]);
+        L::clear(product_sum[s]);
+      } else {
+        L::load(sum[s], partial.sum + at);
+        L::load(product_sum[s], partial.product_sum + at);
+      }
     }
-    for (Index k = 0; k < count; k += tile_rows) {
+    for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
       typename L::V of_tile[Strip], product_of_tile[Strip];
-      sum_tile<L, Formula, true, Strip>(place(row + k, column), rows.stride, std::min<Index>(tile_rows, count - k),
+      sum_tile<L, Formula, true, Strip>(place(row, column), rows.stride, std::min<Index>(tile_rows, sweep.end - row),
                                         ahead, c, of_tile, product_of_tile);
 #pragma GCC unroll 8
       for (int s = 0; s < Strip; ++s) {
@@ -70,7 +91,15 @@ struct SumRows {
       }
     }
 #pragma GCC unroll 8
-    for (int s = 0; s < Strip; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
+    for (int s = 0; s < Strip; ++s) {
+      const Index at = column + s * L::count;
+      if (sweep.ends_tile) {
+        add<L>(at, sum[s], product_sum[s]);
+      } else {
+        L::store(partial.sum + at, sum[s]);
+        L::store(partial.product_sum + at, product_sum[s]);
+      }
+    }
   }
 
   /// The last vector is shifted back, over columns that have been counted.
@@ -84,9 +113,9 @@ struct SumRows {
     add<L>(column, sum, product_sum);
   }
 
-  /// To the same columns in the next tile of rows, or as many tiles on as are far enough.
-  BATCHNORM_INLINE ForEach<In> tiles_ahead() const {
-    const Index ahead = round_up(ceil_div(rows.ahead, rows.length), tile_rows);
+  /// To the same columns in the next rows that are read together, or as many times as many on as are far enough.
+  BATCHNORM_INLINE ForEach<In> rows_ahead(Index together) const {
+    const Index ahead = round_up(ceil_div(rows.ahead, rows.length), together);
     ForEach<In> result;
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) result[k] = ahead * rows.stride[k];

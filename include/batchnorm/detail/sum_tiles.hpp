@@ -98,6 +98,12 @@ struct Sums {
   T sum, sum_error, product_sum, product_error;
 };
 
+/// Those of a tile that has not been read to its end.
+template <class T>
+struct PartialSums {
+  T sum, product_sum;
+};
+
 /// Arrays of coefficients, where the formula has more than the center.
 template <class Compute, class Formula>
 using FurtherCoefficients = std::array<Compute*, Formula::coefficients == 1 ? 0 : Formula::coefficients>;
