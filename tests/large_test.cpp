@@ -10,50 +10,91 @@
 namespace batchnorm::test {
 namespace {
 
-using Tensor = Eigen::Tensor<float, 3, Eigen::RowMajor>;
-using Map = Eigen::TensorMap<Tensor>;
+template <class Scalar>
+using Map = Eigen::TensorMap<Eigen::Tensor<Scalar, 3, Eigen::RowMajor>>;
 
 /// Memory for a tensor at any alignment, with a margin that must stay as it is.
+template <class Scalar>
 class Framed {
  public:
-  Framed(const Flat<float>& values, Index offset)
-      : memory_(Flat<float>::Constant(values.size() + 2 * margin, -77)), offset_(margin + offset) {
+  Framed(const Flat<Scalar>& values, Index offset)
+      : memory_(Flat<Scalar>::Constant(values.size() + 2 * margin, frame)), offset_(margin + offset) {
     memory_.segment(offset_, values.size()) = values;
   }
 
-  Map map(const Layout& layout) { return Map(memory_.data() + offset_, layout.dim(0), layout.dim(1), layout.dim(2)); }
-  bool holds(const Flat<float>& values) const {
+  Map<Scalar> map(const Layout& layout) {
+    return Map<Scalar>(memory_.data() + offset_, layout.dim(0), layout.dim(1), layout.dim(2));
+  }
+  bool holds(const Flat<Scalar>& values) const {
     const Index end = offset_ + values.size();
-    return (memory_.segment(offset_, values.size()) == values).all() && (memory_.head(offset_) == -77).all() &&
-           (memory_.tail(memory_.size() - end) == -77).all();
+    return (memory_.segment(offset_, values.size()) == values).all() && (memory_.head(offset_) == frame).all() &&
+           (memory_.tail(memory_.size() - end) == frame).all();
   }
 
  private:
   static constexpr Index margin = 32;
-  Flat<float> memory_;
+  static inline const Scalar frame = Scalar(-77);
+  Flat<Scalar> memory_;
   Index offset_;
 };
+
+/// Lets outputs of any size go past the caches, or none, while it lives.
+class StreamingGuard {
+ public:
+  explicit StreamingGuard(bool streams) {
+    detail::memory_access().min_streaming_bytes = streams ? 0 : std::numeric_limits<Index>::max();
+  }
+  ~StreamingGuard() { detail::memory_access() = before_; }
+  StreamingGuard(const StreamingGuard&) = delete;
+  StreamingGuard& operator=(const StreamingGuard&) = delete;
+
+ private:
+  const detail::MemoryAccess before_ = detail::memory_access();
+};
+
+template <class Scalar>
+void expect_same_bits_at_any_alignment(const Problem<Scalar>& p) {
+  const Layout& layout = p.layout;
+  ASSERT_GE(layout.size() * static_cast<Index>(sizeof(ComputeOf<Scalar>)), detail::min_prefetch_bytes);
+  const Flat<Scalar> untouched = Flat<Scalar>::Zero(p.x.size());
+  for_each_target([&] {
+    const Step<Scalar> expected = run_step(p);
+    for (const bool streams : {false, true}) {
+      SCOPED_TRACE(streams ? "past the caches" : "through the caches");
+      const StreamingGuard guard(streams);
+      Framed<Scalar> x(p.x, 1), dy(p.dy, 3), y(untouched, 13), dx(untouched, 26);
+      BatchNorm<Scalar> layer = layer_of(p);
+      layer.forward(x.map(layout), y.map(layout));
+      layer.backward(x.map(layout), dy.map(layout), dx.map(layout));
+      EXPECT_TRUE(y.holds(expected.y));
+      EXPECT_TRUE(dx.holds(expected.dx));
+      layer.forward(x.map(layout), x.map(layout));
+      EXPECT_TRUE(x.holds(expected.y));
+    }
+  });
+}
 
 /// Tensors so large that kernels ask for their memory in advance.
 TEST(Large, SameBitsAtAnyAlignment) {
   for (const Layout& layout : {Layout{{100001, 17, 1}, Order::row_major, 1},
                                {{3, 7, 80001}, Order::row_major, 1},
                                {{90, 66, 289}, Order::row_major, 1},
-                               {{26000, 64, 1}, Order::row_major, 1}}) {
+                               {{26000, 64, 1}, Order::row_major, 1},
+                               {{4001, 400, 1}, Order::row_major, 1},
+                               {{700, 2311, 1}, Order::row_major, 1}}) {
     SCOPED_TRACE(text(layout));
-    ASSERT_GE(layout.size() * static_cast<Index>(sizeof(float)), detail::min_prefetch_bytes);
     const auto p = random_problem<float>(layout);
-    const Flat<float> untouched = Flat<float>::Zero(p.x.size());
     expect_matches_oracle(p, run_step(p));
-    for_each_target([&] {
-      const Step<float> expected = run_step(p);
-      Framed x(p.x, 1), dy(p.dy, 3), y(untouched, 13), dx(untouched, 26);
-      BatchNorm<float> layer = layer_of(p);
-      layer.forward(x.map(layout), y.map(layout));
-      layer.backward(x.map(layout), dy.map(layout), dx.map(layout));
-      EXPECT_TRUE(y.holds(expected.y));
-      EXPECT_TRUE(dx.holds(expected.dx));
-    });
+    expect_same_bits_at_any_alignment(p);
+  }
+}
+
+TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
+  for (const Layout& layout : {Layout{{3, 7, 80001}, Order::row_major, 1}, {{700, 2311, 1}, Order::row_major, 1}}) {
+    SCOPED_TRACE(text(layout));
+    expect_same_bits_at_any_alignment(random_problem<double>(layout));
+    expect_same_bits_at_any_alignment(random_problem<Eigen::bfloat16>(layout));
+    expect_same_bits_at_any_alignment(random_problem<Eigen::half>(layout));
   }
 }
 
@@ -98,10 +139,10 @@ TEST(Large, MoreThanTwoToThe31ElementsInRows) {
   const auto p = random_problem<float>(layout);
   RepeatedMemory x_memory(period, repetitions), y_memory(period, repetitions);
   Flat<float>::Map(x_memory.data(), period) = p.x;
-  const Map x(x_memory.data(), layout.dim(0) * repetitions, 16, 1);
+  const Map<float> x(x_memory.data(), layout.dim(0) * repetitions, 16, 1);
   Moments moments(16);
   collect_moments(x, moments);
-  normalize(x, moments, p.gamma, p.beta, Map(y_memory.data(), x.dimensions()));
+  normalize(x, moments, p.gamma, p.beta, Map<float>(y_memory.data(), x.dimensions()));
 
   const Values real_x = p.x.cast<Real>(), gamma = p.gamma.cast<Real>(), beta = p.beta.cast<Real>();
   const auto batch = oracle::statistics(layout, real_x);
@@ -116,7 +157,7 @@ TEST(Large, MoreThanTwoToThe31ElementsInOneRun) {
   RepeatedMemory memory(period, repetitions);
   Flat<float>::Map(memory.data(), period) = p.x;
   Moments moments(1);
-  collect_moments(Map(memory.data(), 1, 1, period * repetitions), moments);
+  collect_moments(Map<float>(memory.data(), 1, 1, period * repetitions), moments);
   expect_moments_of_one_period(moments, layout, oracle::statistics(layout, p.x.cast<Real>()));
 }
 

@@ -195,7 +195,8 @@ void differentiate_sum(const D& device, const View<X>& x, const Inputs<Y, DY>& y
   const Inputs x_dz(x, dz);
   const Inputs all(x, y_dy.template get<0>(), y_dy.template get<1>(), dz);
   const Partition partition = make_partition(grid_of(all, dx), 4);
-  run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz), FillActivation<Y, Act>{activation},
+  run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz, Output::intermediate),
+      FillActivation<Y, Act>{activation},
       make_reduction<GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
                                                 sums.dy_centered.data()),
       NoCoefficients{}, make_map_after<InputGradientFormula<Identity>>(partition, x_dz, dx), fill, workspace);

@@ -58,6 +58,9 @@ Index values_ahead(const Shape& shape) {
   return compute_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
 }
 
+/// Shorter lines than this do not go past the caches: their ends would be written twice.
+inline constexpr Index min_streamed_line_bytes = 1024;
+
 struct Part {
   Index begin, end;  // positions
   Index channel_begin, channel_end;

@@ -83,6 +83,28 @@ struct Lanes {
     }
   }
 
+  /// Values in front of the first place from `to` on where stream() may write.
+  BATCHNORM_INLINE static Index before_streaming(const T* to) {
+    constexpr auto vector_bytes = static_cast<std::uintptr_t>(count) * sizeof(T);
+    const std::uintptr_t begun = reinterpret_cast<std::uintptr_t>(to) % vector_bytes;
+    return begun == 0 ? 0 : count - static_cast<Index>(begun / sizeof(T));
+  }
+
+  /// As store, but past the caches: what is there need not be read before. end_streaming() comes behind the last one.
+  BATCHNORM_INLINE static void stream(T* to, const V& v) {
+    if constexpr (!BATCHNORM_X86 || Bytes == 0 || count * sizeof(T) < 16) {
+      store(to, v);
+    } else if constexpr (std::is_same_v<T, Compute>) {
+      stream_raw(to, v);
+    } else {
+#if BATCHNORM_VECTORS
+      typename Conversion<T, Compute, Bytes>::Raw raw;
+      Conversion<T, Compute, Bytes>::round(raw, v);
+      stream_raw(to, raw);
+#endif
+    }
+  }
+
   /// Asks for the vector `ahead` values further on, which need not exist.
   BATCHNORM_INLINE static void prefetch([[maybe_unused]] const T* from, [[maybe_unused]] Index ahead) {
 #if BATCHNORM_VECTORS
@@ -138,7 +160,29 @@ struct Lanes {
       v = kept ? v : replacement;
     }
   }
+
+ private:
+  template <class Raw>
+  BATCHNORM_INLINE static void stream_raw([[maybe_unused]] T* to, [[maybe_unused]] const Raw& raw) {
+#if BATCHNORM_X86 && defined(__clang__)
+    __builtin_nontemporal_store(raw, reinterpret_cast<Raw*>(to));
+#elif BATCHNORM_X86
+    auto& bytes = *reinterpret_cast<char(*)[sizeof raw]>(to);
+    if constexpr (Bytes == 16) {
+      asm("movntps %1, %0" : "=m"(bytes) : "x"(raw));
+    } else {
+      asm("vmovntps %1, %0" : "=m"(bytes) : "v"(raw));
+    }
+#endif
+  }
 };
+
+/// Orders streamed values before whatever this thread writes next.
+inline void end_streaming() {
+#if BATCHNORM_X86
+  asm volatile("sfence" ::: "memory");
+#endif
+}
 
 /// The lanes of L over an array of another type.
 template <class L, class T>

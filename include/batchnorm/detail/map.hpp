@@ -20,6 +20,7 @@ class PartMap {
   Part part;
   const In& in;
   const View<Out>& out;
+  bool streams;                     // past the caches, where lines are long enough
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part and one pack more
 
@@ -29,6 +30,7 @@ class PartMap {
     } else {
       map_runs();
     }
+    if (streams) end_streaming();
   }
 
  private:
@@ -42,7 +44,7 @@ class PartMap {
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
       const Pointers<In> first(in, run, part.channel_begin, offset);
       const ChannelRuns<In> channels(in, lines_at(in, first, grid.pieces == 1 ? end - p : 1, length), part.channels());
-      OutputLines<Out> to = output_at(run, part.channel_begin, offset);
+      OutputLines<Out> to = output_at(run, part.channel_begin, offset, length);
       if (channels.runs.lines == 1) to.stride = out.channel_stride;
       dispatch(MapRuns<In, Formula, Out>{channels, to, out.channel_stride, coefficients}, length);
       p = end;
@@ -54,13 +56,15 @@ class PartMap {
     const bool dense = is_dense();
     const Index length = dense ? rows * width : width;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
-    dispatch(MapRows<In, Formula, Out>{lines_at(in, first, dense ? 1 : rows, length),
-                                       output_at(part.begin, part.channel_begin, 0), column_coefficients(), width},
-             length);
+    dispatch(
+        MapRows<In, Formula, Out>{lines_at(in, first, dense ? 1 : rows, length),
+                                  output_at(part.begin, part.channel_begin, 0, length), column_coefficients(), width},
+        length);
   }
 
-  OutputLines<Out> output_at(Index outer, Index channel, Index offset) const {
-    return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride};
+  OutputLines<Out> output_at(Index outer, Index channel, Index offset, Index length) const {
+    return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride,
+            streams && length * static_cast<Index>(sizeof(Out)) >= min_streamed_line_bytes};
   }
 
   /// Whether the rows of the part follow one another without gaps.

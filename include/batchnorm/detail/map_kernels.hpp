@@ -28,48 +28,52 @@ BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients
   Formula::apply(v, c, result);
 }
 
-/// Where a map writes: lines `stride` apart.
+/// Where a map writes: lines `stride` apart, which are so long that they may go past the caches, or not.
 template <class T>
 struct OutputLines {
   T* out;
   Index stride;
+  bool streams;
 
-  BATCHNORM_INLINE OutputLines from(Index offset) const { return {out + offset, stride}; }
+  BATCHNORM_INLINE OutputLines from(Index offset) const { return {out + offset, stride, streams}; }
 };
 
-/// The last whole vector and one that ends with the line, which share values: both are read before either is written.
+/// Two vectors that share values: both are read before either is written.
 template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_end(const Pointers<In>& in, Out* out, Index length, Coefficients& coefficients) {
+BATCHNORM_INLINE void map_two(const Pointers<In>& in, Out* out, Index first, Index second, Coefficients& coefficients) {
   using To = LanesOver<L, Out>;
-  const Index whole = length - length % L::count - L::count, shifted = length - L::count;
-  typename L::V result, last;
-  coefficients.start(whole);
-  map_at<L, Formula>(in, whole, coefficients, result);
-  coefficients.start(shifted);
-  map_at<L, Formula>(in, shifted, coefficients, last);
-  To::store(out + whole, result);
-  To::store(out + shifted, last);
+  typename L::V first_result, second_result;
+  coefficients.start(first);
+  map_at<L, Formula>(in, first, coefficients, first_result);
+  coefficients.start(second);
+  map_at<L, Formula>(in, second, coefficients, second_result);
+  To::store(out + first, first_result);
+  To::store(out + second, second_result);
 }
 
-/// The first `whole` values of a line, which fill whole vectors.
+/// The values of a line from `begin` to `end`, which fill whole vectors.
 template <class L, class Formula, bool Prefetches, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_vectors(const Lines<In>& line, const OutputLines<Out>& to, Index whole,
+BATCHNORM_INLINE void map_vectors(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
                                   Coefficients& coefficients) {
   using To = LanesOver<L, Out>;
   const LookAhead out_ahead(line.ahead, line.length, to.stride);
-  coefficients.start(0);
-  for (Index i = 0; i < whole; i += L::count) {
+  coefficients.start(begin);
+  for (Index i = begin; i < end; i += L::count) {
     if constexpr (Prefetches) {
 #pragma GCC unroll 8
       for (std::size_t k = 0; k < Formula::inputs; ++k) {
         const LookAhead ahead(line.ahead, line.length, line.stride[k]);
         if (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L>(k, i, ahead.from(i));
       }
-      To::prefetch(to.out + i, out_ahead.from(i));
     }
     typename L::V result;
     map_at<L, Formula>(line.in, i, coefficients, result);
-    To::store(to.out + i, result);
+    if (Prefetches && to.streams) {
+      To::stream(to.out + i, result);
+    } else {
+      if constexpr (Prefetches) To::prefetch(to.out + i, out_ahead.from(i));
+      To::store(to.out + i, result);
+    }
     coefficients.next();
   }
 }
@@ -77,13 +81,21 @@ BATCHNORM_INLINE void map_vectors(const Lines<In>& line, const OutputLines<Out>&
 /// A whole line, at least one vector long.
 template <class L, class Formula, class In, class Out, class Coefficients>
 BATCHNORM_INLINE void map_line(const Lines<In>& line, const OutputLines<Out>& to, Coefficients& coefficients) {
-  const Index length = line.length, rest = length % L::count, whole = rest == 0 ? length : length - rest - L::count;
-  if (line.ahead == 0) {
-    map_vectors<L, Formula, false>(line, to, whole, coefficients);
-  } else {
-    map_vectors<L, Formula, true>(line, to, whole, coefficients);
+  const Index length = line.length;
+  Index begin = 0;
+  if (to.streams) {
+    if (const Index before = LanesOver<L, Out>::before_streaming(to.out); before != 0) {
+      map_two<L, Formula>(line.in, to.out, 0, before, coefficients);
+      begin = before + L::count;
+    }
   }
-  if (rest != 0) map_end<L, Formula>(line.in, to.out, length, coefficients);
+  const Index rest = (length - begin) % L::count, whole = rest == 0 ? length : length - rest - L::count;
+  if (line.ahead == 0) {
+    map_vectors<L, Formula, false>(line, to, begin, whole, coefficients);
+  } else {
+    map_vectors<L, Formula, true>(line, to, begin, whole, coefficients);
+  }
+  if (rest != 0) map_two<L, Formula>(line.in, to.out, whole, length - L::count, coefficients);
 }
 
 /// By runs: the same coefficients for all values.

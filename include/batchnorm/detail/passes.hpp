@@ -134,6 +134,9 @@ class Reduction {
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
 
+/// What a map writes: a result of the call, or what the same part reads at once.
+enum class Output { result, intermediate };
+
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
 template <class In, class Formula, class Out>
 class Map {
@@ -141,8 +144,12 @@ class Map {
   using Compute = typename In::Compute;
   static_assert(In::count == Formula::inputs);
 
-  Map(const Partition& partition, const In& in, const View<Out>& out)
-      : partition_(partition), in_(in), out_(out), coefficients_(partition.grid.shape.channels, map_columns()) {}
+  Map(const Partition& partition, const In& in, const View<Out>& out, Output output)
+      : partition_(partition),
+        in_(in),
+        out_(out),
+        streams_(output == Output::result && may_stream()),
+        coefficients_(partition.grid.shape.channels, map_columns()) {}
 
   const Partition& partition() const { return partition_; }
 
@@ -160,8 +167,13 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
-    PartMap<In, Formula, Out>{
-        partition_.grid, partition_[k], in_, out_, coefficients_.per_channel(), coefficients_.per_column(worker)}
+    PartMap<In, Formula, Out>{partition_.grid,
+                              partition_[k],
+                              in_,
+                              out_,
+                              streams_,
+                              coefficients_.per_channel(),
+                              coefficients_.per_column(worker)}
         .run();
   }
 
@@ -172,9 +184,18 @@ class Map {
     return grid.by_columns && grid.shape.inner > 1 ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
   }
 
+  /// Where the caches do not hold the tensors, nor the output's memory because it is an input's.
+  bool may_stream() const {
+    const Index bytes = (static_cast<Index>(In::count) + 1) * partition_.grid.bytes();
+    const void* const memory = out_.data;
+    return memory_access().streams(bytes) && reinterpret_cast<std::uintptr_t>(memory) % sizeof(Out) == 0 &&
+           in_.all([&](const auto& view) { return static_cast<const void*>(view.data) != memory; });
+  }
+
   Partition partition_;
   In in_;
   View<Out> out_;
+  bool streams_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
@@ -185,8 +206,9 @@ Reduction<In, Formula> make_reduction(const Partition& partition, const In& in, 
 }
 
 template <class Formula, class In, class Out>
-Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const View<Out>& out) {
-  return {partition, in, out};
+Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const View<Out>& out,
+                               Output output = Output::result) {
+  return {partition, in, out, output};
 }
 
 /// A map behind a reduction over `partition`: over the same parts, where it follows in each part.

@@ -110,7 +110,9 @@ class PartReduction {
   /// Positions [begin, end) of a channel: whole runs, or a piece of one.
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
-    return lines_at(in, place, end - begin, grid.piece_size(begin));
+    Lines<In> runs = lines_at(in, place, end - begin, grid.piece_size(begin));
+    if (runs.ahead != 0 && !memory_access().prefetches_runs) runs.ahead = 0;
+    return runs;
   }
 
   // ---- By runs: as many channels at a time as have room for their lanes.

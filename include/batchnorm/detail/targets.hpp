@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <limits>
 
 #include "batchnorm/detail/lanes.hpp"
 #include "batchnorm/error.hpp"
@@ -60,6 +61,25 @@ inline Target best_target() {
 inline std::atomic<Target>& target_in_use() {
   static std::atomic<Target> target{best_target()};
   return target;
+}
+
+/// How cores best reach memory that no cache holds, as measured (benchmarks/README.md).
+struct MemoryAccess {
+  Index min_streaming_bytes;  // of inputs and output, from which on stores go past the caches
+  bool prefetches_runs;       // in sums: the core does not do so by itself
+
+  bool streams(Index bytes) const { return bytes >= min_streaming_bytes; }
+};
+
+inline MemoryAccess& memory_access() {
+  static MemoryAccess access = [] {
+#if BATCHNORM_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(32) << 20, false};
+#endif
+    return MemoryAccess{std::numeric_limits<Index>::max(), true};
+  }();
+  return access;
 }
 
 }  // namespace detail
