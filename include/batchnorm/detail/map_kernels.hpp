@@ -51,30 +51,49 @@ BATCHNORM_INLINE void map_two(const Pointers<In>& in, Out* out, Index first, Ind
   To::store(out + second, second_result);
 }
 
-/// The values of a line from `begin` to `end`, which fill whole vectors.
-template <class L, class Formula, bool Prefetches, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_vectors(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
-                                  Coefficients& coefficients) {
-  using To = LanesOver<L, Out>;
-  const LookAhead out_ahead(line.ahead, line.length, to.stride);
+/// The values of a line from `begin` to `end`, which fill whole vectors, of a tensor that is in a cache.
+template <class L, class Formula, class In, class Out, class Coefficients>
+BATCHNORM_INLINE void map_cached(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
+                                 Coefficients& coefficients) {
   coefficients.start(begin);
   for (Index i = begin; i < end; i += L::count) {
-    if constexpr (Prefetches) {
-#pragma GCC unroll 8
-      for (std::size_t k = 0; k < Formula::inputs; ++k) {
-        const LookAhead ahead(line.ahead, line.length, line.stride[k]);
-        if (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L>(k, i, ahead.from(i));
-      }
-    }
     typename L::V result;
     map_at<L, Formula>(line.in, i, coefficients, result);
-    if (Prefetches && to.streams) {
-      To::stream(to.out + i, result);
-    } else {
-      if constexpr (Prefetches) To::prefetch(to.out + i, out_ahead.from(i));
-      To::store(to.out + i, result);
-    }
+    LanesOver<L, Out>::store(to.out + i, result);
     coefficients.next();
+  }
+}
+
+/// The same of one that is not: asks for what lies ahead in the line, then for what does in the next one.
+template <class L, class Formula, class In, class Out, class Coefficients>
+BATCHNORM_INLINE void map_memory(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
+                                 Coefficients& coefficients) {
+  using To = LanesOver<L, Out>;
+  const Index into_next = std::clamp(begin + round_up(line.length - line.ahead - begin, L::count), begin, end);
+  coefficients.start(begin);
+  for (Index i = begin; i < end;) {
+    const Index until = i < into_next ? into_next : end;
+    ForEach<In> ahead;
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < Formula::inputs; ++k) {
+      ahead[k] = LookAhead(line.ahead, line.length, line.stride[k]).from(i);
+    }
+    const Index out_ahead = LookAhead(line.ahead, line.length, to.stride).from(i);
+    for (; i < until; i += L::count) {
+#pragma GCC unroll 8
+      for (std::size_t k = 0; k < Formula::inputs; ++k) {
+        if (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L>(k, i, ahead[k]);
+      }
+      typename L::V result;
+      map_at<L, Formula>(line.in, i, coefficients, result);
+      if (to.streams) {
+        To::stream(to.out + i, result);
+      } else {
+        To::prefetch(to.out + i, out_ahead);
+        To::store(to.out + i, result);
+      }
+      coefficients.next();
+    }
   }
 }
 
@@ -91,9 +110,9 @@ BATCHNORM_INLINE void map_line(const Lines<In>& line, const OutputLines<Out>& to
   }
   const Index rest = (length - begin) % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
-    map_vectors<L, Formula, false>(line, to, begin, whole, coefficients);
+    map_cached<L, Formula>(line, to, begin, whole, coefficients);
   } else {
-    map_vectors<L, Formula, true>(line, to, begin, whole, coefficients);
+    map_memory<L, Formula>(line, to, begin, whole, coefficients);
   }
   if (rest != 0) map_two<L, Formula>(line.in, to.out, whole, length - L::count, coefficients);
 }
