@@ -21,6 +21,7 @@ class PartMap {
   const In& in;
   const View<Out>& out;
   bool streams;                     // past the caches, where lines are long enough
+  bool prefetches_runs;             // those that do not stream
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part and one pack more
 
@@ -43,9 +44,10 @@ class PartMap {
       const Index end = grid.pieces == 1 ? part.end : std::min(part.end, (run + 1) * grid.pieces);
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
       const Pointers<In> first(in, run, part.channel_begin, offset);
-      const ChannelRuns<In> channels(in, lines_at(in, first, grid.pieces == 1 ? end - p : 1, length), part.channels());
+      ChannelRuns<In> channels(in, lines_at(in, first, grid.pieces == 1 ? end - p : 1, length), part.channels());
       OutputLines<Out> to = output_at(run, part.channel_begin, offset, length);
       if (channels.runs.lines == 1) to.stride = out.channel_stride;
+      if (!to.streams && !prefetches_runs) channels.runs.ahead = 0;
       dispatch(MapRuns<In, Formula, Out>{channels, to, out.channel_stride, coefficients}, length);
       p = end;
     }

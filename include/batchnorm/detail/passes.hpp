@@ -167,11 +167,14 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
+    // Where the part was read just before, only its output comes from memory.
+    const bool prefetches_runs = memory_access().prefetches_runs || partition_.whole_channels();
     PartMap<In, Formula, Out>{partition_.grid,
                               partition_[k],
                               in_,
                               out_,
                               streams_,
+                              prefetches_runs,
                               coefficients_.per_channel(),
                               coefficients_.per_column(worker)}
         .run();

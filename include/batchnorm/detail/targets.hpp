@@ -66,7 +66,7 @@ inline std::atomic<Target>& target_in_use() {
 /// How cores best reach memory that no cache holds, as measured (benchmarks/README.md).
 struct MemoryAccess {
   Index min_streaming_bytes;  // of inputs and output, from which on stores go past the caches
-  bool prefetches_runs;       // in sums: the core does not do so by itself
+  bool prefetches_runs;       // the core does not do so by itself
 
   bool streams(Index bytes) const { return bytes >= min_streaming_bytes; }
 };
