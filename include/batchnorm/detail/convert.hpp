@@ -65,6 +65,18 @@ struct Bits16 {
 #endif
     raw = __builtin_convertvector(bits, Raw);
   }
+
+  BATCHNORM_INLINE static void upper_halves(Raw& raw, const Bits& bits) {
+#if BATCHNORM_NAMES_INSTRUCTIONS
+    if constexpr (Bytes == 64) {
+      const typename VectorType<std::uint16_t, 64>::type odd = {1,  3,  5,  7,  9,  11, 13, 15,
+                                                                17, 19, 21, 23, 25, 27, 29, 31};
+      asm("vpermw %1, %2, %g0" : "=v"(raw) : "v"(bits), "v"(odd));
+      return;
+    }
+#endif
+    truncate(raw, bits >> 16);
+  }
 };
 
 template <class To, class From>
@@ -87,13 +99,10 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
     Bits bits;
     copy_bits(bits, v);
-    // Half way between two values is rounded up, then back to the even one.
-    const Bits up = bits + 0x8000u;
-    const Bits even = up & ~0x10000u;
-    const Bits rounded = (up & 0xffffu) == 0u ? even : up;
+    // Half way between two values, the lowest bit that stays decides.
+    const Bits rounded = bits + (0x7fffu + (bits >> 16 & 1u));
     const Bits quiet_nan = bits | 0x400000u;
-    const Bits result = v != v ? quiet_nan : rounded;
-    Bits16<Bytes>::truncate(raw, result >> 16);
+    Bits16<Bytes>::upper_halves(raw, v != v ? quiet_nan : rounded);
   }
 };
 
