@@ -168,7 +168,7 @@ class Map {
 
   void part(Index k, Index worker) const {
     // Where the part was read just before, only its output comes from memory.
-    const bool prefetches_runs = memory_access().prefetches_runs || partition_.whole_channels();
+    const bool prefetches_runs = memory_access().prefetches_straight || partition_.whole_channels();
     PartMap<In, Formula, Out>{partition_.grid,
                               partition_[k],
                               in_,
@@ -214,12 +214,21 @@ Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const V
   return {partition, in, out, output};
 }
 
+/// Whether a map follows a reduction in each of its parts, which are then still in a cache. Runs that a large L3 holds,
+/// with the output, are faster to map in the order of memory.
+template <class In>
+bool follows_in_parts(const Partition& partition) {
+  const Grid& grid = partition.grid;
+  const Index bytes = grid.bytes() * (static_cast<Index>(In::count) + 1);
+  return partition.whole_channels() && (grid.by_columns || !memory_access().keeps(bytes));
+}
+
 /// A map behind a reduction over `partition`: over the same parts, where it follows in each part.
 template <class Formula, class In, class Out>
 Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const View<Out>& out) {
   constexpr auto coefficient_bytes = Formula::coefficients * static_cast<Index>(sizeof(typename In::Compute));
   constexpr Index few = 3;
-  if (!partition.whole_channels()) {
+  if (!follows_in_parts<In>(partition)) {
     partition = make_linear_partition(partition.grid, In::count);
   } else if (coefficient_bytes > few * partition.grid.value_bytes) {
     // By columns each coefficient is one more array to read: many cost more than the vectors that ends of runs waste.
@@ -282,7 +291,7 @@ void run(const D& device, Before before, const FillBefore& fill_before, Reductio
   before.use(workspace.computes() + reduce_computes + map_computes);
   before.fill(fill_before, 0, partition.grid.shape.channels);
   reduction.fill(fill_reduction);
-  if (partition.whole_channels()) {
+  if (follows_in_parts<MapIn>(partition)) {
     run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
       const Part part = partition[k];
       before.part(k, worker);

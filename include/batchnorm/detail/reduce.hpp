@@ -111,7 +111,7 @@ class PartReduction {
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
     Lines<In> runs = lines_at(in, place, end - begin, grid.piece_size(begin));
-    if (runs.ahead != 0 && !memory_access().prefetches_runs) runs.ahead = 0;
+    if (grid.pieces > 1 && !memory_access().prefetches_straight) runs.ahead = 0;
     return runs;
   }
 

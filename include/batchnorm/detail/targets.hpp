@@ -63,21 +63,24 @@ inline std::atomic<Target>& target_in_use() {
   return target;
 }
 
-/// How cores best reach memory that no cache holds, as measured (benchmarks/README.md).
+/// How cores best reach memory, as measured (benchmarks/README.md). Bytes are those of all inputs and the output.
 struct MemoryAccess {
-  Index min_streaming_bytes;  // of inputs and output, from which on stores go past the caches
-  bool prefetches_runs;       // the core does not do so by itself
+  Index min_kept_bytes;       // from which on an L3 of the core's own keeps what the nearer caches do not
+  Index min_streaming_bytes;  // from which on it does not, and stores go past the caches
+  bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
 
+  bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
   bool streams(Index bytes) const { return bytes >= min_streaming_bytes; }
 };
 
 inline MemoryAccess& memory_access() {
   static MemoryAccess access = [] {
+    constexpr Index never = std::numeric_limits<Index>::max();
 #if BATCHNORM_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(32) << 20, false};
+    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(12) << 20, Index(32) << 20, false};
 #endif
-    return MemoryAccess{std::numeric_limits<Index>::max(), true};
+    return MemoryAccess{never, never, true};
   }();
   return access;
 }
