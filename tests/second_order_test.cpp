@@ -341,6 +341,21 @@ TEST_P(SecondOrderOf, ALayerOfAutodiffScalarsAgrees) {
   EXPECT_TRUE(s.ggamma.isApprox(derivatives(layer.gamma_gradient()), 1e-13));
 }
 
+/// Moments may depend on what they count by: y = (x - mean) / sqrt(m2 / count + epsilon).
+TEST(SecondOrder, ACountOfOneMayHaveADerivative) {
+  using Dual = Eigen::AutoDiffScalar<Eigen::Matrix<double, 1, 1>>;
+  Eigen::Matrix<Dual, Eigen::Dynamic, Eigen::Dynamic> x(2, 1), y(2, 1);
+  x << Dual(1), Dual(3);
+  BasicMoments<Dual> moments(1);
+  moments.count = Dual(1, Eigen::Matrix<double, 1, 1>(1.));
+  moments.mean[0] = Dual(2);
+  moments.m2[0] = Dual(1);
+  const Vector<Dual> none;
+  const Options options;
+  normalize(x, moments, none, none, y, options);
+  EXPECT_NEAR(y(1, 0).derivatives()[0], 0.5 / std::pow(1 + options.epsilon, 1.5), 1e-13);
+}
+
 // ---- Threads, memory, bad input.
 
 template <class Scalar>

@@ -7,7 +7,7 @@
 #include "batchnorm/shape.hpp"
 
 // How a tensor is walked and cut. Everything here follows from the shape alone, never from the number of threads or
-// the instruction set, so that the same sums are added in the same order everywhere.
+// the instruction set, so that the same blocks and parts are summed and merged in the same order everywhere.
 
 namespace batchnorm::detail {
 
@@ -58,8 +58,9 @@ Index values_ahead(const Shape& shape) {
   return compute_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
 }
 
-/// Shorter lines than this do not go past the caches: their ends would be written twice.
+/// Shorter lines than this do not go past the caches: their ends would be written twice. Kernels rely on three vectors.
 inline constexpr Index min_streamed_line_bytes = 1024;
+static_assert(min_streamed_line_bytes >= 3 * pack_bytes);
 
 struct Part {
   Index begin, end;  // positions
@@ -67,8 +68,8 @@ struct Part {
   Index channels() const { return channel_end - channel_begin; }
 };
 
-/// How many rows of few columns are read as one row: as many as fill whole vectors, or, of a long tensor, the vectors
-/// that are summed side by side.
+/// How many rows are read as one row: of many rows as many as fill the vectors that are summed side by side, else,
+/// where their width is no multiple of a vector, as many as fill whole ones. Wide rows only if they are many.
 inline Index rows_per_row(const Shape& shape, Index lanes) {
   constexpr Index many = 32;
   const Index width = shape.channels * shape.inner, wide = max_strip * lanes;
@@ -118,7 +119,7 @@ inline constexpr Index undivided_columns_bytes = Index(256) << 10;  // less is n
 inline constexpr Index resident_run_bytes = Index(2) << 20;         // what stays in a thread's share of L3
 inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
-inline constexpr Index shared_parts = 4;                      // as many, or a multiple, where threads share a tensor
+inline constexpr Index shared_parts = 4;  // about as many, or a multiple, where threads share a tensor
 
 /// About `step` channels, at most a quarter and `most` more, so that their columns fill whole cache lines; `step` where
 /// fewer of them do not.

@@ -24,7 +24,7 @@ inline constexpr bool compiler_splits_vectors = true;
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
 
-/// Bytes of the widest register. Tiles cover as many bytes on every target, so that sums add up in the same order.
+/// Bytes of the widest register. Tiles cover as many bytes on every target.
 inline constexpr int pack_bytes = 64;
 
 inline constexpr int max_lanes = pack_bytes / 4;

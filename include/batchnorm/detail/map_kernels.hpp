@@ -51,10 +51,10 @@ BATCHNORM_INLINE void map_two(const Pointers<In>& in, Out* out, Index first, Ind
   To::store(out + second, second_result);
 }
 
-/// The values of a line from `begin` to `end`, which fill whole vectors, of a tensor that is in a cache.
+/// The values of a line from `begin` to `end`, which fill whole vectors, without asking for any in advance.
 template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_cached(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
-                                 Coefficients& coefficients) {
+BATCHNORM_INLINE void map_plainly(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
+                                  Coefficients& coefficients) {
   coefficients.start(begin);
   for (Index i = begin; i < end; i += L::count) {
     typename L::V result;
@@ -64,10 +64,10 @@ BATCHNORM_INLINE void map_cached(const Lines<In>& line, const OutputLines<Out>& 
   }
 }
 
-/// The same of one that is not: asks for what lies ahead in the line, then for what does in the next one.
+/// The same, asking for what lies ahead in the line, then for what does in the next one.
 template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_memory(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
-                                 Coefficients& coefficients) {
+BATCHNORM_INLINE void map_ahead(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
+                                Coefficients& coefficients) {
   using To = LanesOver<L, Out>;
   const Index into_next = std::clamp(begin + round_up(line.length - line.ahead - begin, L::count), begin, end);
   coefficients.start(begin);
@@ -110,9 +110,9 @@ BATCHNORM_INLINE void map_line(const Lines<In>& line, const OutputLines<Out>& to
   }
   const Index rest = (length - begin) % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
-    map_cached<L, Formula>(line, to, begin, whole, coefficients);
+    map_plainly<L, Formula>(line, to, begin, whole, coefficients);
   } else {
-    map_memory<L, Formula>(line, to, begin, whole, coefficients);
+    map_ahead<L, Formula>(line, to, begin, whole, coefficients);
   }
   if (rest != 0) map_two<L, Formula>(line.in, to.out, whole, length - L::count, coefficients);
 }

@@ -24,8 +24,7 @@ struct SumRows {
     }
     const bool few_columns = rows.length <= narrow, from_memory = rows.ahead != 0;
     const Index tile = few_columns && rows.lines == block_rows ? tiles_together * tile_rows : tile_rows;
-    const Index sweep =
-        few_columns || !from_memory ? tile : streams / std::max<Index>(tensors, rows.length <= 2 * narrow ? 1 : 2);
+    const Index sweep = few_columns || !from_memory ? tile : rows_from_memory();
     const ForEach<In> ahead = rows_ahead(std::min<Index>(sweep, tile_rows)), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
     for (Index row = 0; row < rows.lines; row += tile) {
@@ -43,9 +42,13 @@ struct SumRows {
   /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
   /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
-  /// Rows of more columns are read few at a time, where they come from memory: it knows how to read ahead of a few
-  /// only.
-  static constexpr Index streams = 4, tensors = static_cast<Index>(In::count) - (has_weights<Formula> ? 1 : 0);
+
+  /// Rows of more columns that are read at a time where they come from memory: a core reads ahead of few streams only.
+  BATCHNORM_INLINE Index rows_from_memory() const {
+    constexpr Index streams = 4, tensors = static_cast<Index>(In::count) - (has_weights<Formula> ? 1 : 0);
+    static_assert(tensors <= streams);
+    return tensors == 1 && rows.length > 2 * narrow ? streams / 2 : streams / tensors;
+  }
 
   /// Rows that are read at a time, from one end to the other, and where they stand in their tile.
   struct Sweep {

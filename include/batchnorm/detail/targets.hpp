@@ -63,7 +63,8 @@ inline std::atomic<Target>& target_in_use() {
   return target;
 }
 
-/// How cores best reach memory, as measured (benchmarks/README.md). Bytes are those of all inputs and the output.
+/// How cores best reach memory, as measured (benchmarks/README.md). Bytes are those of all inputs and the output. Only
+/// tests change it, while no call runs.
 struct MemoryAccess {
   Index min_kept_bytes;       // from which on an L3 of the core's own keeps what the nearer caches do not
   Index min_streaming_bytes;  // from which on it does not, and stores go past the caches

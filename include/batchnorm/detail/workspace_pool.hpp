@@ -44,7 +44,7 @@ class WorkspacePool {
     Entry& entry_;
   };
 
-  /// Of what is not lent.
+  /// Of what is not lent. A call that runs at the same time may find nothing to borrow, and adds to the list.
   Index bytes() {
     Index sum = 0;
     for (Entry* entry = first_.load(); entry != nullptr; entry = entry->next) {
