@@ -72,14 +72,9 @@ struct Lanes {
   BATCHNORM_INLINE static void store(T* to, const V& v) {
     if constexpr (Bytes == 0) {
       *to = static_cast<T>(v);
-    } else if constexpr (std::is_same_v<T, Compute>) {
-      std::memcpy(to, &v, sizeof v);
     } else {
-#if BATCHNORM_VECTORS
-      typename Conversion<T, Compute, Bytes>::Raw raw;
-      Conversion<T, Compute, Bytes>::round(raw, v);
-      std::memcpy(static_cast<void*>(to), &raw, sizeof raw);
-#endif
+      as_in_memory(
+          v, [&](const auto& raw) BATCHNORM_INLINE_LAMBDA { std::memcpy(static_cast<void*>(to), &raw, sizeof raw); });
     }
   }
 
@@ -94,14 +89,8 @@ struct Lanes {
   BATCHNORM_INLINE static void stream(T* to, const V& v) {
     if constexpr (!BATCHNORM_X86 || Bytes == 0 || count * sizeof(T) < 16) {
       store(to, v);
-    } else if constexpr (std::is_same_v<T, Compute>) {
-      stream_raw(to, v);
     } else {
-#if BATCHNORM_VECTORS
-      typename Conversion<T, Compute, Bytes>::Raw raw;
-      Conversion<T, Compute, Bytes>::round(raw, v);
-      stream_raw(to, raw);
-#endif
+      as_in_memory(v, [&](const auto& raw) BATCHNORM_INLINE_LAMBDA { stream_raw(to, raw); });
     }
   }
 
@@ -162,6 +151,20 @@ struct Lanes {
   }
 
  private:
+  /// f(v, or what it is rounded to in an array of another type).
+  template <class F>
+  BATCHNORM_INLINE static void as_in_memory(const V& v, const F& f) {
+    if constexpr (std::is_same_v<T, Compute>) {
+      f(v);
+    } else {
+#if BATCHNORM_VECTORS
+      typename Conversion<T, Compute, Bytes>::Raw raw;
+      Conversion<T, Compute, Bytes>::round(raw, v);
+      f(raw);
+#endif
+    }
+  }
+
   template <class Raw>
   BATCHNORM_INLINE static void stream_raw([[maybe_unused]] T* to, [[maybe_unused]] const Raw& raw) {
 #if BATCHNORM_X86 && defined(__clang__)

@@ -28,6 +28,12 @@ Grid grid_of(const In& in, bool weighted = false) {
   return grid_of(in, in.template get<0>(), weighted);
 }
 
+/// Of all inputs and an output.
+template <class In>
+Index total_bytes(const Grid& grid) {
+  return (static_cast<Index>(In::count) + 1) * grid.bytes();
+}
+
 /// Columns that a worker's scratch arrays hold.
 template <class Compute>
 Index scratch_columns(const Partition& partition) {
@@ -189,9 +195,9 @@ class Map {
 
   /// Where the caches do not hold the tensors, nor the output's memory because it is an input's.
   bool may_stream() const {
-    const Index bytes = (static_cast<Index>(In::count) + 1) * partition_.grid.bytes();
     const void* const memory = out_.data;
-    return memory_access().streams(bytes) && reinterpret_cast<std::uintptr_t>(memory) % sizeof(Out) == 0 &&
+    return memory_access().streams(total_bytes<In>(partition_.grid)) &&
+           reinterpret_cast<std::uintptr_t>(memory) % sizeof(Out) == 0 &&
            in_.all([&](const auto& view) { return static_cast<const void*>(view.data) != memory; });
   }
 
@@ -219,8 +225,7 @@ Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const V
 template <class In>
 bool follows_in_parts(const Partition& partition) {
   const Grid& grid = partition.grid;
-  const Index bytes = grid.bytes() * (static_cast<Index>(In::count) + 1);
-  return partition.whole_channels() && (grid.by_columns || !memory_access().keeps(bytes));
+  return partition.whole_channels() && (grid.by_columns || !memory_access().keeps(total_bytes<In>(grid)));
 }
 
 /// A map behind a reduction over `partition`: over the same parts, where it follows in each part.
