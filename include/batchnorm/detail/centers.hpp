@@ -123,10 +123,10 @@ struct FindCenters {
     for (Index j = 0; j < rows.length; j += L::count) {
       const Index column = std::min<Index>(j, rows.length - L::count);
       typename L::V first, v, sum;
-      rows.in.template load<L>(first, 0, column);
+      rows.in.template load<L, 0>(first, column);
       L::clear(sum);
       for (Index k = 1; k < samples; ++k) {
-        rows.in.template load<L>(v, 0, sample_place(k, samples, rows.lines) * rows.stride[0] + column);
+        rows.in.template load<L, 0>(v, sample_place(k, samples, rows.lines) * rows.stride[0] + column);
         sum += v - first;
       }
       first += sum * inv_samples;

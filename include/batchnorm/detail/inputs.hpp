@@ -19,7 +19,6 @@ struct Inputs {
   using Compute = ComputeOf<First>;
   using Statistic = StatisticOf<First>;
   using Widest = std::conditional_t<(std::is_same_v<T, Compute> || ...), Compute, First>;
-  static constexpr bool uniform = (std::is_same_v<T, First> && ...);
   static_assert((std::is_same_v<ComputeOf<T>, Compute> && ...),
                 "batchnorm: all inputs of a call have the same scalar, or mix float, Eigen::bfloat16 and Eigen::half.");
 

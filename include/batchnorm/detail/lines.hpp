@@ -14,7 +14,7 @@
 
 namespace batchnorm::detail {
 
-/// A place in each input. Which one `k` means is known once an unrolled loop has been compiled.
+/// A place in each input.
 template <class In>
 class Pointers;
 template <class... T>
@@ -26,7 +26,8 @@ class Pointers<Inputs<T...>> {
   Pointers(const In& in, Index outer, Index channel, Index offset)
       : at_(std::apply(
             [&](const auto&... view) {
-              return Places{(view.data + outer * view.outer_stride + channel * view.channel_stride + offset)...};
+              return std::tuple<const T*...>(
+                  (view.data + outer * view.outer_stride + channel * view.channel_stride + offset)...);
             },
             in.views)) {}
 
@@ -34,43 +35,31 @@ class Pointers<Inputs<T...>> {
   BATCHNORM_INLINE const auto* get() const {
     return std::get<k>(at_);
   }
-
-  BATCHNORM_INLINE void advance(std::size_t k, Index by) {
-    visit(at_, k, [&](auto& at) BATCHNORM_INLINE_LAMBDA { at += by; });
+  template <std::size_t k>
+  BATCHNORM_INLINE void advance(Index by) {
+    std::get<k>(at_) += by;
   }
 
   /// The vector `offset` values further on.
-  template <class L>
-  BATCHNORM_INLINE void load(typename L::V& v, std::size_t k, Index offset) const {
-    visit(at_, k, [&]<class S>(const S* at) BATCHNORM_INLINE_LAMBDA { LanesOver<L, S>::load(v, at + offset); });
+  template <class L, std::size_t k>
+  BATCHNORM_INLINE void load(typename L::V& v, Index offset) const {
+    LanesOver<L, ScalarAt<k>>::load(v, get<k>() + offset);
   }
   /// All lanes the value `offset` values further on.
-  template <class L>
-  BATCHNORM_INLINE void fill(typename L::V& v, std::size_t k, Index offset) const {
-    visit(at_, k,
-          [&](const auto* at) BATCHNORM_INLINE_LAMBDA { L::fill(v, static_cast<typename L::Compute>(at[offset])); });
+  template <class L, std::size_t k>
+  BATCHNORM_INLINE void fill(typename L::V& v, Index offset) const {
+    L::fill(v, static_cast<typename L::Compute>(get<k>()[offset]));
   }
-  template <class L>
-  BATCHNORM_INLINE void prefetch(std::size_t k, Index offset, Index ahead) const {
-    visit(at_, k, [&]<class S>(const S* at) BATCHNORM_INLINE_LAMBDA { LanesOver<L, S>::prefetch(at + offset, ahead); });
+  template <class L, std::size_t k>
+  BATCHNORM_INLINE void prefetch(Index offset, Index ahead) const {
+    LanesOver<L, ScalarAt<k>>::prefetch(get<k>() + offset, ahead);
   }
 
  private:
-  using Places =
-      std::conditional_t<In::uniform, std::array<const typename In::First*, In::count>, std::tuple<const T*...>>;
+  template <std::size_t k>
+  using ScalarAt = std::tuple_element_t<k, std::tuple<T...>>;
 
-  template <std::size_t first = 0, class P, class F>
-  BATCHNORM_INLINE static void visit(P& places, std::size_t k, const F& f) {
-    if constexpr (In::uniform) {
-      f(places[k]);
-    } else if (k == first) {
-      f(std::get<first>(places));
-    } else if constexpr (first + 1 < In::count) {
-      visit<first + 1>(places, k, f);
-    }
-  }
-
-  Places at_;
+  std::tuple<const T*...> at_;
 };
 
 /// A number for each input.
@@ -88,8 +77,8 @@ struct Lines {
 
   BATCHNORM_INLINE Pointers<In> place(Index line, Index offset) const {
     Pointers<In> result = in;
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < In::count; ++k) result.advance(k, line * stride[k] + offset);
+    for_each_index<In::count>([&](auto k)
+                                  BATCHNORM_INLINE_LAMBDA { result.template advance<k>(line * stride[k] + offset); });
     return result;
   }
   /// Of the k-th input.
@@ -122,8 +111,7 @@ struct ChannelRuns {
 
   BATCHNORM_INLINE Lines<In> of(Index c) const {
     Lines<In> result = runs;
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < In::count; ++k) result.in.advance(k, c * stride[k]);
+    for_each_index<In::count>([&](auto k) BATCHNORM_INLINE_LAMBDA { result.in.template advance<k>(c * stride[k]); });
     return result;
   }
 };

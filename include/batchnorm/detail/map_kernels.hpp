@@ -15,14 +15,13 @@ namespace batchnorm::detail {
 template <class L, class Formula, class In, class Coefficients>
 BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients& coefficients, typename L::V& result) {
   typename L::V v[Formula::inputs], c[Formula::coefficients];
-#pragma GCC unroll 8
-  for (std::size_t k = 0; k < Formula::inputs; ++k) {
-    if (Coefficients::by_columns && k == Formula::weights) {
-      in.template fill<L>(v[k], k, 0);
+  for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+    if constexpr (Coefficients::by_columns && k == Formula::weights) {
+      in.template fill<L, k>(v[k], 0);
     } else {
-      in.template load<L>(v[k], k, i);
+      in.template load<L, k>(v[k], i);
     }
-  }
+  });
 #pragma GCC unroll 8
   for (int k = 0; k < Formula::coefficients; ++k) coefficients.get(c[k], k);
   Formula::apply(v, c, result);
@@ -80,10 +79,9 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, const OutputLines<Out>& t
     }
     const Index out_ahead = LookAhead(line.ahead, line.length, to.stride).from(i);
     for (; i < until; i += L::count) {
-#pragma GCC unroll 8
-      for (std::size_t k = 0; k < Formula::inputs; ++k) {
-        if (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L>(k, i, ahead[k]);
-      }
+      for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+        if constexpr (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L, k>(i, ahead[k]);
+      });
       typename L::V result;
       map_at<L, Formula>(line.in, i, coefficients, result);
       if (to.streams) {

@@ -275,7 +275,7 @@ class PartReduction {
       for (Index i = 0; i < runs.length; ++i) {
         Statistic v[Formula::inputs];
         const Pointers<In> at = runs.place(line, i);
-        for (std::size_t k = 0; k < In::count; ++k) at.template load<Single>(v[k], k, 0);
+        for_each_index<In::count>([&](auto k) { at.template load<Single, k>(v[k], 0); });
         Formula::accumulate(v, c_of_channel, sum, product_sum);
       }
     }

@@ -127,7 +127,7 @@ struct SumRows {
 
   BATCHNORM_INLINE Pointers<In> place(Index row, Index column) const {
     Pointers<In> at = rows.place(row, column);
-    if constexpr (has_weights<Formula>) at.advance(Formula::weights, -column);
+    if constexpr (has_weights<Formula>) at.template advance<Formula::weights>(-column);
     return at;
   }
 

@@ -17,14 +17,13 @@ inline constexpr int tile_rows = 8;
 template <class L, class Formula, bool ByColumns, class In>
 BATCHNORM_INLINE void load_inputs(const Pointers<In>& at, const ForEach<In>& stride, Index row, Index offset,
                                   typename L::V (&v)[Formula::inputs]) {
-#pragma GCC unroll 8
-  for (std::size_t k = 0; k < Formula::inputs; ++k) {
-    if (ByColumns && k == Formula::weights) {
-      at.template fill<L>(v[k], k, row * stride[k]);
+  for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+    if constexpr (ByColumns && k == Formula::weights) {
+      at.template fill<L, k>(v[k], row * stride[k]);
     } else {
-      at.template load<L>(v[k], k, row * stride[k] + offset);
+      at.template load<L, k>(v[k], row * stride[k] + offset);
     }
-  }
+  });
 }
 
 /// Coefficients of vectors side by side: by columns each has its own, in a run all have the same.
@@ -41,11 +40,11 @@ BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& str
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) {
       const Index offset = s * L::count;
-#pragma GCC unroll 8
-      for (std::size_t k = 0; Prefetches && k < Formula::inputs; ++k) {
-        if (ByColumns && k == Formula::weights) continue;
-        at.template prefetch<L>(k, row * stride[k] + offset, ahead[k]);
-      }
+      for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+        if constexpr (Prefetches && !(ByColumns && k == Formula::weights)) {
+          at.template prefetch<L, k>(row * stride[k] + offset, ahead[k]);
+        }
+      });
       typename L::V v[Formula::inputs];
       load_inputs<L, Formula, ByColumns>(at, stride, row, offset, v);
       Formula::accumulate(v, c[ByColumns ? s : 0], sum[s], product_sum[s]);

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
 // The compilers' vector extension, where it is there.
 
 #if defined(__GNUC__) && !defined(BATCHNORM_SCALAR_ONLY)
@@ -26,6 +30,15 @@
 #endif
 
 namespace batchnorm::detail {
+
+/// f(0), ..., f(n - 1), where each number is a constant.
+template <std::size_t n, class F>
+BATCHNORM_INLINE void for_each_index(const F& f) {
+  [&]<std::size_t... k>(std::index_sequence<k...>) BATCHNORM_INLINE_LAMBDA {
+    (f(std::integral_constant<std::size_t, k>()), ...);
+  }
+  (std::make_index_sequence<n>());
+}
 
 #if BATCHNORM_VECTORS
 template <class T, int Bytes>
