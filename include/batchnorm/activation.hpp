@@ -16,6 +16,15 @@ namespace batchnorm {
 // filled with the k-th of them. Where v is NaN, so is the result. An activation whose values are outputs, too, says so
 // by `values_are_outputs`: an output that is compared with them has been rounded, and so are they then.
 
+/// Between two choices that follow one another in an activation: GCC would join them to one, which it takes apart lane
+/// by lane for AVX-512.
+template <class V>
+BATCHNORM_INLINE void settle([[maybe_unused]] V& v) {
+#if BATCHNORM_X86 && !defined(__clang__)
+  if constexpr (!std::is_class_v<V> && !std::is_arithmetic_v<V>) asm("" : "+v"(v));
+#endif
+}
+
 namespace detail {
 
 template <class V>
@@ -117,6 +126,7 @@ class ClippedRelu {
   template <class V>
   BATCHNORM_INLINE static void apply(V& v, const V* constants) {
     Relu::apply(v, constants);
+    settle(v);
     v = v >= constants[0] ? constants[0] : v;
   }
   template <class V>
@@ -124,6 +134,7 @@ class ClippedRelu {
     V zero;
     detail::set_zero(zero);
     Relu::differentiate(v, g, constants);
+    settle(g);
     g = v >= constants[0] ? zero : g;
   }
 

@@ -143,10 +143,14 @@ struct Lanes {
   /// Keeps the last `keep` lanes and replaces those before them.
   BATCHNORM_INLINE static void keep_last(V& v, const V& replacement, Index keep) {
     if constexpr (Bytes != 0) {
+      // By bits: GCC takes a choice between vectors apart where the condition is not a comparison.
       using Int = std::conditional_t<sizeof(Compute) == 4, std::int32_t, std::int64_t>;
-      typename VectorType<Int, sizeof(V)>::type kept;
+      typename VectorType<Int, sizeof(V)>::type kept, own, other;
       std::memcpy(&kept, &lane_masks<Int>[static_cast<std::size_t>(max_lanes - count + keep)], sizeof kept);
-      v = kept ? v : replacement;
+      std::memcpy(&own, &v, sizeof own);
+      std::memcpy(&other, &replacement, sizeof other);
+      own = (own & kept) | (other & ~kept);
+      std::memcpy(&v, &own, sizeof own);
     }
   }
 

@@ -11,7 +11,9 @@ template <class V>
 BATCHNORM_INLINE void replace_masked(const V& weight, V& v, const V& replacement) {
   V zero;
   set_zero(zero);
+  settle(v);
   v = weight == zero ? replacement : v;
+  settle(v);
 }
 
 /// MomentFormula where each value counts `weight` times.
