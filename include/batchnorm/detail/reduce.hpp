@@ -93,6 +93,8 @@ class PartReduction {
  private:
   using Kernel = SumRuns<In, Formula>;
   static constexpr bool widens = !std::is_same_v<Compute, Statistic>;
+  /// So few instructions for each value that the core has the loads of the next ones under way.
+  static constexpr bool is_light = Formula::coefficients == 1 && !has_weights<Formula>;
 
   /// What is summed at a time: positions of channels.
   struct Block {
@@ -111,7 +113,7 @@ class PartReduction {
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
     Lines<In> runs = lines_at(in, place, end - begin, grid.piece_size(begin));
-    if (grid.pieces > 1 && !memory_access().prefetches_straight) runs.ahead = 0;
+    if (is_light && grid.pieces > 1 && !memory_access().prefetches_straight) runs.ahead = 0;
     return runs;
   }
 
