@@ -54,8 +54,10 @@ class Case {
         dz(next(sizes)),
         layer(sizes.channels),
         relu(sizes.channels),
-        add_relu(sizes.channels) {
+        add_relu(sizes.channels),
+        clipped(sizes.channels) {
     compare::fill_random(memory_.data(), 7 * sizes.size(), 0, 1, 1);
+    clipped.forward(x, y);
     relu.forward(x, y);
     add_relu.forward_add(x, z, y);
     layer.forward(x, dx);
@@ -77,6 +79,7 @@ class Case {
   Tensor x, z, y, dy, g, dx, dz;
   BatchNorm<Scalar> layer;
   BatchNorm<Scalar, Relu> relu, add_relu;
+  BatchNorm<Scalar, ClippedRelu> clipped;
 };
 
 using Call = std::function<void()>;
@@ -114,6 +117,10 @@ void add_and_rectify(Case<float>& c) {
 void rectify_gradient(Case<float>& c) {
   Case<float>::flat(c.g) = (Case<float>::flat(c.y) * 1e38f).min(1.f) * Case<float>::flat(c.dy);
 }
+void clip_gradient(Case<float>& c) {
+  const auto below_cap = ((6.f - Case<float>::flat(c.y)) * 1e38f).min(1.f);
+  Case<float>::flat(c.g) = (Case<float>::flat(c.y) * 1e38f).min(1.f) * below_cap * Case<float>::flat(c.dy);
+}
 
 struct Fusion {
   const char* name;
@@ -131,9 +138,11 @@ const Fusion fusions[] = {
     {"training+relu", [](Case<float>& c) { c.relu.forward(c.x, c.y); }, train, rectify},
     {"inference+relu", [](Case<float>& c) { c.relu.infer(c.x, c.y); }, infer, rectify},
     {"backward+relu", [](Case<float>& c) { c.relu.backward(c.x, c.dy, c.dx); }, differentiate, rectify_gradient, true},
+    {"backward+clipped relu", [](Case<float>& c) { c.clipped.backward(c.x, c.dy, c.dx); }, differentiate, clip_gradient,
+     true},
     {"training+add+relu", [](Case<float>& c) { c.add_relu.forward_add(c.x, c.z, c.y); }, train, add_and_rectify},
     {"inference+add+relu", [](Case<float>& c) { c.add_relu.infer_add(c.x, c.z, c.y); }, infer, add_and_rectify},
-    {"backward+add+relu", [](Case<float>& c) { c.add_relu.backward_add(c.x, c.y, c.dy, c.dx, c.dz); }, differentiate,
+    {"backward+add+relu", [](Case<float>& c) { c.add_relu.backward_add(c.x, c.dy, c.dx, c.dz); }, differentiate,
      rectify_gradient, true},
 };
 

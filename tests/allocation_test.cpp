@@ -143,7 +143,7 @@ TEST(Allocation, NoneInFusedAndWeightedSteps) {
       layer.backward_parameters(x, dy);
       layer.backward_from_output(y, dy, dx);
       layer.forward_add(x, dy, y);
-      layer.backward_add(x, y, dy, dx, dz);
+      layer.backward_add(x, dy, dx, dz);
       layer.forward_weighted(x, weights, y);
       layer.backward_weighted(x, weights, dy, dx);
     };

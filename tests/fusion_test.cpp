@@ -20,6 +20,21 @@ struct Definition {
 Definition definition_of(Identity) { return {1}; }
 Definition definition_of(Relu) { return {}; }
 Definition definition_of(const LeakyRelu& a) { return {static_cast<Real>(a.slope())}; }
+/// A ReLU that does not say that it has two slopes.
+struct OwnRelu {
+  std::array<double, 0> values() const { return {}; }
+  template <class V>
+  static void apply(V& v, const V* constants) {
+    Relu::apply(v, constants);
+  }
+  template <class V>
+  static void differentiate(const V& v, V& g, const V* constants) {
+    Relu::differentiate(v, g, constants);
+  }
+};
+static_assert(!BatchNorm<float, OwnRelu>::keeps_slopes && BatchNorm<float, Relu>::keeps_slopes);
+Definition definition_of(OwnRelu) { return {}; }
+
 Definition definition_of(const ClippedRelu& a) { return {0, static_cast<Real>(a.cap())}; }
 
 /// The values and gradients of one training step, then of eval mode, then inference.
@@ -56,7 +71,11 @@ Fused<Scalar> run_fused(const FusedProblem<Scalar>& p, const Act& activation, co
       layer.zero_gradients();
       if (p.residual == Residual::added) {
         layer.forward_add(device..., x, z, y);
-        layer.backward_add(device..., x, y, dy, dx, dz);
+        if constexpr (layer.keeps_slopes) {
+          layer.backward_add(device..., x, dy, dx, dz);
+        } else {
+          layer.backward_add(device..., x, y, dy, dx, dz);
+        }
       } else {
         layer.forward(device..., x, y);
         layer.backward(device..., x, dy, dx);
@@ -160,8 +179,8 @@ void expect_fused_matches_oracle(const Layout& layout, const Act& activation, Re
 /// Short and long runs, rows, folded rows, more than one part; in both storage orders.
 std::vector<Layout> fused_layouts() {
   std::vector<Layout> all;
-  const Index sizes[][3] = {{7, 3, 1},  {600, 17, 1}, {33, 64, 1},  {3, 5, 300},
-                            {40, 9, 9}, {5000, 5, 1}, {9, 2, 5000}, {20, 5, 144}};
+  const Index sizes[][3] = {{7, 3, 1},    {600, 17, 1}, {33, 64, 1},  {3, 5, 300}, {40, 9, 9},
+                            {5000, 5, 1}, {9, 2, 5000}, {20, 5, 144}, {4, 7, 9001}};
   for (const auto& [outer, channels, inner] : sizes) {
     all.push_back({{outer, channels, inner}, Order::row_major, 1});
     all.push_back({{inner, channels, outer}, Order::col_major, -2});
@@ -183,6 +202,12 @@ TEST(Fusion, ReluMatchesTheOracle) {
 }
 TEST(Fusion, LeakyReluMatchesTheOracle) { expect_fused_matches_oracle<float>(LeakyRelu(0.125)); }
 TEST(Fusion, ClippedReluMatchesTheOracle) { expect_fused_matches_oracle<float>(ClippedRelu(1)); }
+TEST(Fusion, AnActivationKnownFromItsOutputMatchesTheOracle) {
+  for (const Layout& layout : fused_layouts()) {
+    expect_fused_matches_oracle<float>(layout, OwnRelu(), Residual::added);
+    expect_fused_matches_oracle<Eigen::half>(layout, OwnRelu(), Residual::added);
+  }
+}
 TEST(Fusion, IdentityWithAResidualMatchesTheOracle) {
   for (const Layout& layout : fused_layouts()) {
     expect_fused_matches_oracle<float>(layout, Identity(), Residual::added);
@@ -196,8 +221,8 @@ TEST(Fusion, Relu16BitMatchesTheOracle) {
 TEST(Fusion, TheSameBitsForAnyNumberOfThreads) {
   Eigen::ThreadPool pool(3);
   const Eigen::ThreadPoolDevice device(&pool, 3);
-  for (const Layout& layout :
-       {Layout{{20011, 17, 1}}, Layout{{16, 33, 625}}, Layout{{600, 64, 9}}, Layout{{300, 1500, 1}}}) {
+  for (const Layout& layout : {Layout{{20011, 17, 1}}, Layout{{16, 33, 625}}, Layout{{5, 6, 33001}},
+                               Layout{{600, 64, 9}}, Layout{{300, 1500, 1}}}) {
     for (const Residual residual : {Residual::none, Residual::added}) {
       const auto p = fused_problem<float>(layout, Relu(), residual);
       const Fused<float> serial = run_fused(p, Relu()), shared = run_fused(p, Relu(), device);
@@ -224,7 +249,7 @@ TEST(Fusion, FiniteDifferences) {
   layer.beta() = random.vector<double>(channels);
   Table y, dx, dz;
   layer.forward_add(x, z, y);
-  layer.backward_add(x, y, weights, dx, dz);
+  layer.backward_add(x, weights, dx, dz);
   const auto loss = [&](const Table& of_x, const Table& of_z) {
     BatchNorm<double, LeakyRelu> same = layer;
     Table result;
@@ -292,7 +317,7 @@ TEST(Activations, NoGradientBeyondACapThatRoundsDown) {
     BatchNorm<Scalar, ClippedRelu> layer(1, {}, ClippedRelu(cap));
     Column y, dx, dz;
     layer.forward_add(x, z, y);
-    layer.backward_add(x, y, dy, dx, dz);
+    layer.backward_add(x, dy, dx, dz);
     return Eigen::VectorXf(dz.template cast<float>());
   };
   EXPECT_EQ(dz_of(Eigen::half(), 0.1), Eigen::VectorXf::Zero(40));
@@ -350,9 +375,14 @@ TEST(Fusion, InPlace) {
   auto y = map(of_y), dy = map(of_dy), dx = map(of_dx);
   layer.forward_add(x, y, y);
   EXPECT_TRUE(same_bits(of_y, expected.y));
-  layer.backward_add(dx, y, dy, dx, dy);
+  layer.backward_add(dx, dy, dx, dy);
   EXPECT_TRUE(same_bits(of_dx, expected.dx));
   EXPECT_TRUE(same_bits(of_dy, expected.dz));
+  of_dx = p.x;
+  of_dy = p.dy;
+  layer.backward_add(dx, dy, dy, dx);
+  EXPECT_TRUE(same_bits(of_dy, expected.dx));
+  EXPECT_TRUE(same_bits(of_dx, expected.dz));
 }
 
 class FusionErrors : public testing::Test {
@@ -380,10 +410,12 @@ TEST_F(FusionErrors, Shapes) {
   EXPECT_EQ(error_without_change([&] { layer.forward_add(x, small, y); }),
             "batchnorm::forward_add: z is 7x3; x is 8x3");
   EXPECT_EQ(error_without_change([&] { layer.infer_add(x, small, y); }), "batchnorm::infer_add: z is 7x3; x is 8x3");
-  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, small, dy, dx, dz); }),
-            "batchnorm::backward_add: y is 7x3; x is 8x3");
-  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, y, small, dx, dz); }),
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, small, dx, dz); }),
             "batchnorm::backward_add: dy is 7x3; x is 8x3");
+  BatchNorm<float, OwnRelu> own(3);
+  own.forward_add(x, z, y);
+  EXPECT_EQ(error_without_change([&] { own.backward_add(x, small, dy, dx, dz); }),
+            "batchnorm::backward_add: y is 7x3; x is 8x3");
   BatchNorm<float> plain(3);
   Matrix other;
   plain.forward(x, other);
@@ -400,20 +432,25 @@ TEST_F(FusionErrors, AnotherKindOfForward) {
   EXPECT_EQ(error_without_change([&] { layer.backward_weighted(x, weights, dy, dx); }),
             "batchnorm::backward_weighted: the last forward was forward_add, not forward_weighted");
   BatchNorm<float, Relu> other(3);
-  EXPECT_EQ(error_of([&] { other.backward_add(x, y, dy, dx, dz); }),
-            "batchnorm::backward_add: there has been no forward");
+  EXPECT_EQ(error_of([&] { other.backward_add(x, dy, dx, dz); }), "batchnorm::backward_add: there has been no forward");
+}
+
+std::string overlap_of(const std::string& output, const std::string& input) {
+  return "batchnorm::backward_add: " + output + " overlaps " + input + "; it must be the same memory or lie apart";
 }
 
 TEST_F(FusionErrors, Overlap) {
-  Matrix x_copy = x, dy_copy = dy;
-  EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy, dx, dx); }),
+  Eigen::VectorXf memory = Eigen::VectorXf::Random(32);
+  const auto at = [&](Index offset) { return Eigen::Map<Matrix>(memory.data() + offset, 8, 3); };
+  auto first = at(0), second = at(1);
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, dy, dx, dx); }),
             "batchnorm::backward_add: dx overlaps dz; it must lie apart");
-  EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy_copy, dy_copy, dz); }),
-            "batchnorm::backward_add: dx overlaps dy; it must lie apart");
-  EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy, y, dz); }),
-            "batchnorm::backward_add: dx overlaps y; it must lie apart");
-  EXPECT_EQ(error_without_change([&] { layer.backward_add(x_copy, y, dy, dx, x_copy); }),
-            "batchnorm::backward_add: dz overlaps x; it must lie apart");
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, dy, first, second); }),
+            "batchnorm::backward_add: dx overlaps dz; it must lie apart");
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, first, second, dz); }), overlap_of("dx", "dy"));
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(x, first, dx, second); }), overlap_of("dz", "dy"));
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(first, dy, second, dz); }), overlap_of("dx", "x"));
+  EXPECT_EQ(error_without_change([&] { layer.backward_add(first, dy, dx, second); }), overlap_of("dz", "x"));
 }
 
 // ---- From the output alone.

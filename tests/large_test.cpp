@@ -18,13 +18,16 @@ template <class Scalar>
 class Framed {
  public:
   Framed(const Flat<Scalar>& values, Index offset)
-      : memory_(Flat<Scalar>::Constant(values.size() + 2 * margin, frame)), offset_(margin + offset) {
+      : memory_(Flat<Scalar>::Constant(values.size() + 2 * margin, frame)),
+        offset_(margin + offset),
+        size_(values.size()) {
     memory_.segment(offset_, values.size()) = values;
   }
 
   Map<Scalar> map(const Layout& layout) {
     return Map<Scalar>(memory_.data() + offset_, layout.dim(0), layout.dim(1), layout.dim(2));
   }
+  Flat<Scalar> values() const { return memory_.segment(offset_, size_); }
   bool holds(const Flat<Scalar>& values) const {
     const Index end = offset_ + values.size();
     return (memory_.segment(offset_, values.size()) == values).all() && (memory_.head(offset_) == frame).all() &&
@@ -35,7 +38,7 @@ class Framed {
   static constexpr Index margin = 32;
   static inline const Scalar frame = Scalar(-77);
   Flat<Scalar> memory_;
-  Index offset_;
+  Index offset_, size_;
 };
 
 /// Lets outputs of any size go past the caches, or none, while it lives.
@@ -74,6 +77,36 @@ void expect_same_bits_at_any_alignment(const Problem<Scalar>& p) {
   });
 }
 
+/// The outputs of a step with a residual, somewhere in memory.
+template <class Scalar>
+struct ResidualStep {
+  Framed<Scalar> y, dx, dz;
+
+  ResidualStep(const Problem<Scalar>& p, Index offset)
+      : y(p.x, 13 * offset), dx(p.x, 26 * offset), dz(p.x, 7 * offset) {
+    const Layout& layout = p.layout;
+    Framed<Scalar> x(p.x, offset), dy(p.dy, 3 * offset);
+    BatchNorm<Scalar, Relu> layer(layout.channels(), {.epsilon = p.epsilon, .axis = layout.axis});
+    layer.gamma() = p.gamma;
+    layer.beta() = p.beta;
+    layer.forward_add(x.map(layout), dy.map(layout), y.map(layout));
+    layer.backward_add(x.map(layout), dy.map(layout), dx.map(layout), dz.map(layout));
+  }
+};
+
+template <class Scalar>
+void expect_same_residual_step_at_any_alignment(const Problem<Scalar>& p) {
+  const ResidualStep<Scalar> expected(p, 0);
+  for (const bool streams : {false, true}) {
+    SCOPED_TRACE(streams ? "past the caches" : "through the caches");
+    const StreamingGuard guard(streams);
+    const ResidualStep<Scalar> step(p, 1);
+    EXPECT_TRUE(step.y.holds(expected.y.values()));
+    EXPECT_TRUE(step.dx.holds(expected.dx.values()));
+    EXPECT_TRUE(step.dz.holds(expected.dz.values()));
+  }
+}
+
 /// Tensors so large that kernels ask for their memory in advance.
 TEST(Large, SameBitsAtAnyAlignment) {
   for (const Layout& layout : {Layout{{100001, 17, 1}, Order::row_major, 1},
@@ -86,6 +119,7 @@ TEST(Large, SameBitsAtAnyAlignment) {
     const auto p = random_problem<float>(layout);
     expect_matches_oracle(p, run_step(p));
     expect_same_bits_at_any_alignment(p);
+    for_each_target([&] { expect_same_residual_step_at_any_alignment(p); });
   }
 }
 
@@ -94,6 +128,8 @@ TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
     SCOPED_TRACE(text(layout));
     expect_same_bits_at_any_alignment(random_problem<double>(layout));
     expect_same_bits_at_any_alignment(random_problem<Eigen::bfloat16>(layout));
+    expect_same_residual_step_at_any_alignment(random_problem<double>(layout));
+    expect_same_residual_step_at_any_alignment(random_problem<Eigen::bfloat16>(layout));
     expect_same_bits_at_any_alignment(random_problem<Eigen::half>(layout));
   }
 }

@@ -94,7 +94,7 @@ void take_residual(const In& in, Results& to) {
     training ? layer.train() : layer.eval();
     layer.forward_add(in.x, in.z, y);
     to.take("forward_add y", y);
-    layer.backward_add(in.x, in.z, in.dy, dx, dz);
+    layer.backward_add(in.x, in.dy, dx, dz);
     to.take("backward_add dx", dx);
     to.take("backward_add dz", dz);
     to.take("backward_add dgamma", layer.gamma_gradient());

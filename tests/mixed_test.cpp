@@ -58,7 +58,7 @@ void run_variants(const Problem<Scalar>& p, Outputs<Out>& to) {
   Tensor<Scalar> y, dz;
   relu.forward_add(x, dy, to.sum);
   relu.forward_add(x, dy, y);
-  relu.backward_add(x, y, dy, to.sum_dx, dz);
+  relu.backward_add(x, dy, to.sum_dx, dz);
   leaky.forward(x, y);
   leaky.backward_from_output(y, dy, to.leaky_dx);
   relu.forward_weighted(x, weights, to.weighted_y);

@@ -49,8 +49,8 @@ class NormalizedConvolution {
   }
 
   /// Of forward_add: turns the gradient of y into that of z, and sets that of x.
-  void backward_add(const Device& device, const Tensor& x, const Tensor& y, Tensor& gradient, Tensor& x_gradient) {
-    batch_norm_->backward_add(device, convolved_, y, gradient, convolved_, gradient, overwrite);
+  void backward_add(const Device& device, const Tensor& x, Tensor& gradient, Tensor& x_gradient) {
+    batch_norm_->backward_add(device, convolved_, gradient, convolved_, gradient, overwrite);
     convolution_.backward(device, x, convolved_, x_gradient);
   }
 
@@ -91,7 +91,7 @@ class ResidualBlock {
   /// Turns the gradient of y into that of x.
   void backward(const Device& device, const Tensor& x, Tensor& gradient) {
     Tensor branch;
-    second_.backward_add(device, hidden_, y_, gradient, branch);
+    second_.backward_add(device, hidden_, gradient, branch);
     first_.backward(device, x, branch);
     gradient.device(device) = gradient + branch;
   }

@@ -13,8 +13,8 @@ namespace batchnorm {
 // What follows a normalization in the same pass over memory: out = act(v). The functions of an activation run inside
 // the kernels: static templates over V, a vector of floats or doubles or a single value, made of arithmetic,
 // comparisons and ternaries only (no if, no std:: functions). values() is a std::array<double, N>; constants[k] is a V
-// filled with the k-th of them. Where v is NaN, so is the result. An activation whose values are outputs, too, says so
-// by `values_are_outputs`: an output that is compared with them has been rounded, and so are they then.
+// filled with the k-th of them. Where v is NaN, so is the result. An activation whose derivative is 1, or else what it
+// is at -1, says so by `has_two_slopes`: a layer then keeps one bit for each value that a residual was added to.
 
 /// Between two choices that follow one another in an activation: GCC would join them to one, which it takes apart lane
 /// by lane for AVX-512.
@@ -33,6 +33,15 @@ BATCHNORM_INLINE void set_zero(V& v) {
     v = V(0);
   } else {
     v = V{};
+  }
+}
+
+template <class V>
+BATCHNORM_INLINE void set_one(V& v) {
+  if constexpr (std::is_class_v<V>) {
+    v = V(1);
+  } else {
+    v = V{} + 1;
   }
 }
 
@@ -67,6 +76,7 @@ struct Identity {
 /// out = max(v, 0).
 struct Relu {
   std::array<double, 0> values() const { return {}; }
+  static constexpr bool has_two_slopes = true;
 
   template <class V>
   BATCHNORM_INLINE static void apply(V& v, const V*) {
@@ -89,6 +99,7 @@ class LeakyRelu {
   explicit LeakyRelu(double slope = 0.01) : slope_(detail::checked_slope(slope)) {}
   double slope() const { return slope_; }
   std::array<double, 1> values() const { return {slope_}; }
+  static constexpr bool has_two_slopes = true;
 
   template <class V>
   BATCHNORM_INLINE static void apply(V& v, const V* constants) {
@@ -121,7 +132,7 @@ class ClippedRelu {
   explicit ClippedRelu(double cap = 6) : cap_(detail::checked_cap(cap)) {}
   double cap() const { return cap_; }
   std::array<double, 1> values() const { return {cap_}; }
-  static constexpr bool values_are_outputs = true;
+  static constexpr bool has_two_slopes = true;
 
   template <class V>
   BATCHNORM_INLINE static void apply(V& v, const V* constants) {
@@ -162,8 +173,8 @@ namespace detail {
 template <class A>
 inline constexpr bool is_identity = std::is_same_v<A, Identity>;
 template <class A>
-inline constexpr bool values_are_outputs = requires {
-  requires A::values_are_outputs;
+inline constexpr bool has_two_slopes = requires {
+  requires A::has_two_slopes;
 };
 /// Numbers that an activation is made of.
 template <class A>

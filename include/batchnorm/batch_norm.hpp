@@ -43,6 +43,8 @@ class BatchNorm {
   using Parameter = ParameterOf<Scalar>;
   using Statistic = StatisticOf<Scalar>;
   using BackwardOptions = batchnorm::BackwardOptions<Statistic>;
+  /// Whether backward_add does without y.
+  static constexpr bool keeps_slopes = detail::is_identity<Act> || detail::has_two_slopes<Act>;
 
   /// Throws: batchnorm::Error when channels < 1, or epsilon is negative or not finite.
   explicit BatchNorm(Index channels, const Options& options = {}, const Act& activation = Act())
@@ -147,34 +149,40 @@ class BatchNorm {
     take_parameter_gradients(options.parameters);
   }
 
-  /// The gradients of the last forward_add, whose output was y.
+  /// The gradients of the last forward_add, which has kept where act' was 1: one bit for each value.
   ///
-  /// Computes: dz = dy * act'(y), then as in backward with dz for g.
-  /// Aliasing: dz may be dy, or y; dx may be x. No other overlap.
+  /// Computes: dz = dy * act'(v), then as in backward with dz for g.
+  /// Aliasing: dx and dz may each be x, or dy. No other overlap.
+  template <Device D, class X, class DY, class DX, class DZ>
+  void backward_add(const D& device, const X& x, const DY& dy, DX&& dx, DZ&& dz,
+                    const BackwardOptions& options = {}) requires(keeps_slopes) {
+    require_sum_gradients<X, DY, DX, DZ>();
+    const Index axis = prepare_backward_add(x, dy, dx, dz, options);
+    const auto x_view = detail::view_of(x, axis);
+    const auto dy_view = detail::view_of(dy, axis);
+    if constexpr (detail::is_identity<Act>) {
+      run_backward_add<Act>(device, detail::Inputs(x_view, dy_view), axis, dx, dz, options);
+    } else {
+      const detail::Inputs known(x_view, slopes_.view(x_view.shape), dy_view);
+      run_backward_add<detail::KnownSlope<Act>>(device, known, axis, dx, dz, options);
+    }
+  }
+
+  /// The same for an activation without two slopes: from the output y of forward_add, as it was rounded.
+  ///
+  /// Aliasing: dx and dz may each be x, y, or dy. No other overlap.
   template <Device D, class X, class Y, class DY, class DX, class DZ>
   void backward_add(const D& device, const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
-                    const BackwardOptions& options = {}) {
+                    const BackwardOptions& options = {}) requires(!keeps_slopes) {
     constexpr const char* function = "backward_add";
     require_inputs<X, Y>();
-    require_inputs<X, DY>();
-    detail::require_output<X, DX>();
-    detail::require_output<X, DZ>();
-    const Index axis = check_backward(function, Forward::add, x, options, dy);
-    detail::check_add_gradients(function, x, y, dy, dx, dz);
-    detail::resize_like(dx, x);
-    detail::resize_like(dz, x);
-    const auto x_view = detail::view_of(x, axis);
-    const detail::Inputs y_dy(detail::view_of(y, axis), detail::view_of(dy, axis));
-    const auto dx_view = detail::view_of(dx, axis);
-    const auto dz_view = detail::view_of(dz, axis);
-    if (last_forward_.of_batch()) {
-      detail::differentiate_sum(device, x_view, y_dy, dx_view, dz_view, fill_input_gradient(Identity(), options),
-                                activation_, sums_, workspace_);
-    } else {
-      detail::activation_gradient(device, y_dy, dz_view, activation_, workspace_);
-      differentiate_constants(device, detail::Inputs(x_view, dz_view), dx_view, Identity(), options);
-    }
-    take_parameter_gradients(options.parameters);
+    require_sum_gradients<X, DY, DX, DZ>();
+    detail::check_same_dimensions(function, "y", y, x);
+    detail::check_overlap(function, "dx", dx, "y", y);
+    detail::check_overlap(function, "dz", dz, "y", y);
+    const Index axis = prepare_backward_add(x, dy, dx, dz, options);
+    const detail::Inputs known(detail::view_of(x, axis), detail::view_of(y, axis), detail::view_of(dy, axis));
+    run_backward_add<Act>(device, known, axis, dx, dz, options);
   }
 
   /// The gradients of the last forward from its output y, where x is no longer there: y may have been written over it,
@@ -290,8 +298,14 @@ class BatchNorm {
   void backward(const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
     backward(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx), options);
   }
+  template <detail::NoDevice X, class DY, class DX, class DZ>
+  void backward_add(const X& x, const DY& dy, DX&& dx, DZ&& dz,
+                    const BackwardOptions& options = {}) requires(keeps_slopes) {
+    backward_add(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
+  }
   template <detail::NoDevice X, class Y, class DY, class DX, class DZ>
-  void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz, const BackwardOptions& options = {}) {
+  void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
+                    const BackwardOptions& options = {}) requires(!keeps_slopes) {
     backward_add(Eigen::DefaultDevice{}, x, y, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
   }
   template <detail::NoDevice Y, class DY, class DX>
@@ -376,7 +390,7 @@ class BatchNorm {
   Index workspace_bytes() const {
     const std::size_t own = static_cast<std::size_t>(weights_.size()) * sizeof(Parameter) +
                             static_cast<std::size_t>(centers_.size()) * sizeof(Statistic);
-    return workspace_.bytes() + pool_.bytes() + static_cast<Index>(own);
+    return workspace_.bytes() + pool_.bytes() + slopes_.bytes() + static_cast<Index>(own);
   }
 
  private:
@@ -403,20 +417,38 @@ class BatchNorm {
     detail::require_scalar<X, Scalar>();
   }
 
+  template <class X, class DY, class DX, class DZ>
+  static constexpr void require_sum_gradients() {
+    require_inputs<X, DY>();
+    detail::require_output<X, DX>();
+    detail::require_output<X, DZ>();
+  }
+
   /// `z`: the residual, or none.
   template <Device D, class X, class Y, class... Z>
   void run_forward(const char* function, const D& device, Y& y, const X& x, const Z&... z) {
     const Index axis = check_forward(function, normalizes_batch(), y, x, z...);
     detail::resize_like(y, x);
-    remember_forward(sizeof...(Z) == 0 ? Forward::plain : Forward::add, x);
     const detail::Inputs in(detail::view_of(x, axis), detail::view_of(z, axis)...);
+    const auto y_view = detail::view_of(y, axis);
+    if constexpr (sizeof...(Z) > 0 && detail::has_two_slopes<Act>) {
+      const auto slopes = slopes_.reserve(in.shape());
+      remember_forward(Forward::add, x);
+      normalize_into(device, in, detail::TwoOutputs{y_view, slopes});
+    } else {
+      remember_forward(sizeof...(Z) == 0 ? Forward::plain : Forward::add, x);
+      normalize_into(device, in, y_view);
+    }
+  }
+
+  template <Device D, class In, class Out>
+  void normalize_into(const D& device, const In& in, const Out& out) {
     if (normalizes_batch()) {
-      detail::normalize_batch(device, in, detail::view_of(y, axis), moments_, parameters(), options_.epsilon,
-                              activation_, workspace_);
+      detail::normalize_batch(device, in, out, moments_, parameters(), options_.epsilon, activation_, workspace_);
       if (training_) running_.update(moments_);
     } else {
       use_running_statistics();
-      detail::normalize(device, in, detail::view_of(y, axis), fill(detail::view_of(moments_)), workspace_);
+      detail::normalize(device, in, out, fill(detail::view_of(moments_)), workspace_);
     }
   }
 
@@ -486,6 +518,22 @@ class BatchNorm {
     }
   }
 
+  /// `known`: the inputs of SumGradientFormula<A>.
+  template <class A, Device D, class In, class DX, class DZ>
+  void run_backward_add(const D& device, const In& known, Index axis, DX& dx, DZ& dz, const BackwardOptions& options) {
+    const detail::TwoOutputs dx_dz{detail::view_of(dx, axis), detail::view_of(dz, axis)};
+    const detail::FillSumInputGradient<Scalar, A> fill_dx{fill_input_gradient(Identity(), options), {activation_}};
+    if (last_forward_.of_batch()) {
+      detail::differentiate_sum(device, known, dx_dz, fill_dx, sums_, workspace_);
+    } else {
+      if (wants(options.parameters)) {
+        detail::collect_sum_gradients(device, known, fill_dx, sums_, workspace_);
+      }
+      detail::sum_input_gradient(device, known, dx_dz, fill_dx, workspace_);
+    }
+    take_parameter_gradients(options.parameters);
+  }
+
   bool wants(ParameterGradients parameters) const {
     return parameters != ParameterGradients::skip && (has_gamma() || has_beta());
   }
@@ -534,6 +582,18 @@ class BatchNorm {
     return axis;
   }
 
+  /// The checks of backward_add; then its outputs have their size. Returns the axis counted from the front.
+  template <class X, class DY, class DX, class DZ>
+  Index prepare_backward_add(const X& x, const DY& dy, DX& dx, DZ& dz, const BackwardOptions& options) const {
+    constexpr const char* function = "backward_add";
+    const Index axis = check_backward(function, Forward::add, x, options, dy);
+    detail::check_input_gradient(function, "x", x, dy, dx);
+    detail::check_residual_gradient(function, x, dy, dx, dz);
+    detail::resize_like(dx, x);
+    detail::resize_like(dz, x);
+    return axis;
+  }
+
   void check_statistic_gradient(const char* function, const char* name, const Vector<Statistic>* gradient) const {
     if (gradient == nullptr) return;
     detail::check_length(function, name, gradient->size(), channels());
@@ -551,6 +611,7 @@ class BatchNorm {
   mutable detail::WorkspacePool<Scalar> pool_;
   Vector<Parameter> weights_;  // of every position, in a weighted call
   Vector<Statistic> centers_;  // of every channel, in a backward from the output
+  detail::Bits slopes_;        // whether act' was 1 at each value of the last forward_add
   detail::LastForward last_forward_;
   bool training_ = true;
 };

@@ -183,8 +183,7 @@ void tangent(const D& device, const In& x_v, const View<Out>& ty, const FillTang
     return run(device, make_map<Formula>(make_linear_partition(grid, 2), x_v, ty), fill, workspace);
   }
   const Partition partition = make_partition(grid, 2);
-  run(device, NoMap{}, NoCoefficients{},
-      make_reduction<GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
+  run(device, make_reduction<GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
       NoCoefficients{}, make_map_after<Formula>(partition, x_v, ty), fill, workspace);
 }
 

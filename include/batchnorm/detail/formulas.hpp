@@ -29,6 +29,12 @@ inline constexpr std::size_t no_weights = std::size_t(-1);
 template <class Formula>
 inline constexpr bool has_weights = Formula::weights != no_weights;
 
+/// What a formula gives that has two results.
+template <class V>
+struct TwoResults {
+  V first, second;
+};
+
 /// Per channel, first: mean; second: m2, the sum of squared deviations from it.
 struct MomentFormula {
   static constexpr std::size_t inputs = 1, weights = no_weights;  // x
@@ -93,7 +99,7 @@ struct NormalizeFormula {
   }
 };
 
-/// y = act((x - center) * scale + shift + z).
+/// y = act(v), v = (x - center) * scale + shift + z, alone or with act'(v).
 template <class Act>
 struct NormalizeAddFormula {
   static constexpr std::size_t inputs = 2, weights = no_weights;  // x, z
@@ -102,8 +108,24 @@ struct NormalizeAddFormula {
 
   template <class V>
   BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], V& y) {
-    y = (in[0] - c[Normalize::center]) * c[Normalize::scale] + c[Normalize::shift] + in[1];
+    add(in, c, y);
     if constexpr (!is_identity<Act>) Act::apply(y, c + constants);
+  }
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], TwoResults<V>& y_slope) {
+    V v;
+    add(in, c, v);
+    set_one(y_slope.second);
+    Act::differentiate(v, y_slope.second, c + constants);
+    Act::apply(v, c + constants);
+    y_slope.first = v;
+  }
+
+ private:
+  template <class V>
+  BATCHNORM_INLINE static void add(const V (&in)[2], const V (&c)[coefficients], V& v) {
+    v = (in[0] - c[Normalize::center]) * c[Normalize::scale] + c[Normalize::shift] + in[1];
   }
 };
 
@@ -172,6 +194,11 @@ struct InputGradientFormula {
       const V v = deviation * c[scale] + c[beta];
       Act::differentiate(v, g, c + constants);
     }
+    combine(deviation, g, c, dx);
+  }
+
+  template <class V>
+  BATCHNORM_INLINE static void combine(const V& deviation, const V& g, const V* c, V& dx) {
     dx = g * c[scale] + (deviation * c[inv_std] * c[xhat_scale] + c[shift]);
   }
 };
@@ -210,21 +237,60 @@ struct InputGradientOfOutputFormula : InputGradientFormula<Identity> {
   BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&c)[coefficients], V& dx) {
     V v_g[2];
     invert_output<Act>(in, c + constants, v_g);
-    dx = v_g[1] * c[Base::scale] +
-         ((v_g[0] - c[Base::center]) * c[Base::inv_std] * c[Base::xhat_scale] + c[Base::shift]);
+    Base::combine(v_g[0] - c[Base::center], v_g[1], c, dx);
   }
 };
 
-/// dz = dy * act'(y), from the output y: for the activations above, act'(y) = act'(v).
+/// An activation of which is known where act' is 1: there the first argument is 1, too.
 template <class Act>
-struct ActivationGradientFormula {
-  static constexpr std::size_t inputs = 2, weights = no_weights;  // y, dy
-  static constexpr int coefficients = std::max(constants_of<Act>, 1);
+struct KnownSlope : Act {
+  template <class V>
+  BATCHNORM_INLINE static void differentiate(const V& slope, V& g, const V* constants) {
+    V one;
+    set_one(one);
+    const V minus_one = -one;
+    V other = g;
+    Act::differentiate(minus_one, other, constants);
+    g = slope == one ? g : other;
+  }
+};
+
+/// GradientFormula where x does not tell what the activation saw. Act::differentiate is given what does: KnownSlope the
+/// slope, an activation its output.
+template <class Act>
+struct SumGradientFormula : GradientFormula<Identity> {
+  using Base = GradientFormula<Identity>;
+  static constexpr std::size_t inputs = is_identity<Act> ? 2 : 3, dy = inputs - 1;  // x, slope or y, dy
+  static constexpr int constants = Base::coefficients, coefficients = constants + constants_of<Act>;
 
   template <class V>
-  BATCHNORM_INLINE static void apply(const V (&in)[2], const V (&constants)[coefficients], V& dz) {
-    dz = in[1];
-    Act::differentiate(in[0], dz, constants);
+  BATCHNORM_INLINE static void accumulate(const V (&in)[inputs], const V (&c)[coefficients], V& sum, V& product_sum) {
+    V x_g[2] = {in[0], in[dy]};
+    Act::differentiate(in[1], x_g[1], c + constants);
+    const V about[1] = {c[Base::center]};
+    Base::accumulate(x_g, about, sum, product_sum);
+  }
+
+  template <class L, class V>
+  BATCHNORM_INLINE static void keep_last(V (&in)[inputs], const V& center, Index keep) {
+    L::keep_last(in[0], center, keep);
+    L::keep_last(in[dy], V{}, keep);
+  }
+};
+
+/// InputGradientFormula and g itself, which is the gradient of the residual.
+template <class Act>
+struct SumInputGradientFormula : InputGradientFormula<Identity> {
+  using Base = InputGradientFormula<Identity>;
+  static constexpr std::size_t inputs = SumGradientFormula<Act>::inputs, dy = inputs - 1;  // x, slope or y, dy
+  static constexpr int constants = Base::coefficients, coefficients = constants + constants_of<Act>;
+
+  template <class V>
+  BATCHNORM_INLINE static void apply(const V (&in)[inputs], const V (&c)[coefficients], TwoResults<V>& dx_dz) {
+    V& g = dx_dz.second;
+    g = in[dy];
+    Act::differentiate(in[1], g, c + constants);
+    Base::combine(in[0] - c[Base::center], g, c, dx_dz.first);
   }
 };
 

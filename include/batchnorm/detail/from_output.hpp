@@ -65,7 +65,7 @@ void collect_gradients_of_output(const D& device, const In& y_dy, const FillInpu
   using Formula = OutputGradientFormula<Act>;
   const Partition partition = make_partition(grid_of(y_dy), 2);
   run(device, make_reduction<Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
-      FillActivation<typename In::First, Act, Formula::constants>{fill.activation}, workspace);
+      FillActivation<Act, Formula::constants>{fill.activation}, workspace);
   // sum g (v - beta) = gamma inv_std sum g (x - mean).
   for (Index c = 0; c < shape.channels; ++c) {
     Statistic inv_std;

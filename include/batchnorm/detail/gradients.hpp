@@ -153,53 +153,71 @@ void differentiate_batch(const D& device, const In& x_dy, const View<Out>& dx, c
                          BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
   const Partition partition = make_partition(grid_of(x_dy, dx), 2);
-  run(device, NoMap{}, NoCoefficients{},
+  run(device,
       make_reduction<GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
       make_map_after<InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
 }
 
-/// Sets the coefficients of a formula that has none but the constants of an activation, from index `first` on. Y is the
-/// scalar of the output.
-template <class Y, class Act, std::size_t first = 0>
+/// Sets the constants of an activation, from coefficient `first` on.
+template <class Act, std::size_t first>
 struct FillActivation {
   Act activation;
 
-  template <std::size_t N>
-  void operator()(const std::array<ComputeOf<Y>*, N>& to, Index begin, Index end) const {
+  template <class Compute, std::size_t N>
+  void operator()(const std::array<Compute*, N>& to, Index begin, Index end) const {
     fill_constants(activation, to, first, begin, end);
-    if constexpr (values_are_outputs<Act>) {
-      for (std::size_t k = first; k < N; ++k) {
-        for (Index c = begin; c < end; ++c) to[k][c] = static_cast<ComputeOf<Y>>(static_cast<Y>(to[k][c]));
-      }
-    }
   }
 };
 
-/// dz = dy * act'(y).
-template <Device D, class In, class DZ, class Act, class T>
-void activation_gradient(const D& device, const In& y_dy, const View<DZ>& dz, const Act& activation,
-                         Workspace<T>& workspace) {
-  if (dz.shape.size() == 0) return;
-  const Partition partition = make_linear_partition(grid_of(y_dy, dz), 2);
-  run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz),
-      FillActivation<typename In::First, Act>{activation}, workspace);
+/// Sets the coefficients of SumInputGradientFormula for a range of channels.
+template <class T, class Act>
+struct FillSumInputGradient {
+  using Formula = SumInputGradientFormula<Act>;
+  FillInputGradient<T> fill;
+  Act activation;
+
+  void operator()(const std::array<ComputeOf<T>*, Formula::coefficients>& to, Index begin, Index end) const {
+    std::array<ComputeOf<T>*, Formula::constants> without_constants;
+    std::copy_n(to.begin(), without_constants.size(), without_constants.begin());
+    fill(without_constants, begin, end);
+    fill_constants(activation, to, Formula::constants, begin, end);
+  }
+  FillActivation<Act, SumGradientFormula<Act>::constants> of_sums() const { return {activation}; }
+};
+
+/// collect_gradients where a residual was added. `known` is x, what tells the slope, dy.
+template <Device D, class In, class T, class Act>
+void collect_sum_gradients(const D& device, const In& known, const FillSumInputGradient<T, Act>& fill,
+                           BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
+  clear(sums, known.shape().channels);
+  if (known.shape().size() == 0) return;
+  const Partition partition = make_partition(grid_of(known), In::tensors);
+  run(device,
+      make_reduction<SumGradientFormula<Act>>(partition, known, fill.fill.moments.mean, sums.dy.data(),
+                                              sums.dy_centered.data()),
+      fill.of_sums(), workspace);
 }
 
-/// activation_gradient, then differentiate_batch with dz for dy, together where the cache allows.
-template <Device D, class X, class Y, class DY, class Out, class DZ, class T, class Act>
-void differentiate_sum(const D& device, const View<X>& x, const Inputs<Y, DY>& y_dy, const View<Out>& dx,
-                       const View<DZ>& dz, const FillInputGradient<T>& fill, const Act& activation,
+/// input_gradient and the gradient of the residual.
+template <Device D, class In, class Out, class T, class Act>
+void sum_input_gradient(const D& device, const In& known, const Out& dx_dz, const FillSumInputGradient<T, Act>& fill,
+                        Workspace<T>& workspace) {
+  if (known.shape().size() == 0) return;
+  const Partition partition = make_linear_partition(grid_of(known, dx_dz), In::tensors);
+  run(device, make_map<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
+}
+
+/// collect_sum_gradients and sum_input_gradient, together where the cache allows.
+template <Device D, class In, class Out, class T, class Act>
+void differentiate_sum(const D& device, const In& known, const Out& dx_dz, const FillSumInputGradient<T, Act>& fill,
                        BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
-  if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
-  const Inputs x_dz(x, dz);
-  const Inputs all(x, y_dy.template get<0>(), y_dy.template get<1>(), dz);
-  const Partition partition = make_partition(grid_of(all, dx), 4);
-  run(device, make_map<ActivationGradientFormula<Act>>(partition, y_dy, dz, Output::intermediate),
-      FillActivation<Y, Act>{activation},
-      make_reduction<GradientFormula<Identity>>(partition, x_dz, fill.moments.mean, sums.dy.data(),
-                                                sums.dy_centered.data()),
-      NoCoefficients{}, make_map_after<InputGradientFormula<Identity>>(partition, x_dz, dx), fill, workspace);
+  if (known.shape().size() == 0) return clear(sums, known.shape().channels);
+  const Partition partition = make_partition(grid_of(known, dx_dz), In::tensors);
+  run(device,
+      make_reduction<SumGradientFormula<Act>>(partition, known, fill.fill.moments.mean, sums.dy.data(),
+                                              sums.dy_centered.data()),
+      fill.of_sums(), make_map_after<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

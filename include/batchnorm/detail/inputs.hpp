@@ -4,6 +4,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "batchnorm/detail/bits.hpp"
 #include "batchnorm/scalar.hpp"
 #include "batchnorm/shape.hpp"
 
@@ -11,15 +12,20 @@
 
 namespace batchnorm::detail {
 
+/// Those that memory is cut by: bits hardly count.
+template <class... T>
+inline constexpr Index tensors_among = (Index(!std::is_same_v<T, Bit>) + ...);
+
 /// The inputs in the order of the formula.
 template <class... T>
 struct Inputs {
   static constexpr std::size_t count = sizeof...(T);
+  static constexpr Index tensors = tensors_among<T...>;
   using First = std::tuple_element_t<0, std::tuple<T...>>;
   using Compute = ComputeOf<First>;
   using Statistic = StatisticOf<First>;
   using Widest = std::conditional_t<(std::is_same_v<T, Compute> || ...), Compute, First>;
-  static_assert((std::is_same_v<ComputeOf<T>, Compute> && ...),
+  static_assert(((std::is_same_v<ComputeOf<T>, Compute> || std::is_same_v<T, Bit>)&&...),
                 "batchnorm: all inputs of a call have the same scalar, or mix float, Eigen::bfloat16 and Eigen::half.");
 
   std::tuple<View<const T>...> views;

@@ -4,6 +4,7 @@
 #include <array>
 #include <tuple>
 
+#include "batchnorm/detail/bit_lanes.hpp"
 #include "batchnorm/detail/grid.hpp"
 #include "batchnorm/detail/inputs.hpp"
 #include "batchnorm/detail/lanes.hpp"
@@ -13,6 +14,25 @@
 // decisions are taken by their callers, reduce.hpp and map.hpp.
 
 namespace batchnorm::detail {
+
+template <class T>
+using PlaceOf = std::conditional_t<std::is_same_v<T, Bit>, BitPlace<const std::uint8_t>, const T*>;
+
+/// The vector at a place, and asking for one that lies further on.
+template <class L, class T>
+BATCHNORM_INLINE void load_at(typename L::V& v, const T* at) {
+  LanesOver<L, T>::load(v, at);
+}
+template <class L>
+BATCHNORM_INLINE void load_at(typename L::V& v, const BitPlace<const std::uint8_t>& at) {
+  load_bits<L>(v, at);
+}
+template <class L, class T>
+BATCHNORM_INLINE void prefetch_at(const T* at, Index ahead) {
+  LanesOver<L, T>::prefetch(at, ahead);
+}
+template <class L>
+BATCHNORM_INLINE void prefetch_at(const BitPlace<const std::uint8_t>&, Index) {}
 
 /// A place in each input.
 template <class In>
@@ -26,13 +46,13 @@ class Pointers<Inputs<T...>> {
   Pointers(const In& in, Index outer, Index channel, Index offset)
       : at_(std::apply(
             [&](const auto&... view) {
-              return std::tuple<const T*...>(
-                  (view.data + outer * view.outer_stride + channel * view.channel_stride + offset)...);
+              return std::tuple<PlaceOf<T>...>(
+                  (view.data + (outer * view.outer_stride + channel * view.channel_stride + offset))...);
             },
             in.views)) {}
 
   template <std::size_t k>
-  BATCHNORM_INLINE const auto* get() const {
+  BATCHNORM_INLINE const auto& get() const {
     return std::get<k>(at_);
   }
   template <std::size_t k>
@@ -43,7 +63,7 @@ class Pointers<Inputs<T...>> {
   /// The vector `offset` values further on.
   template <class L, std::size_t k>
   BATCHNORM_INLINE void load(typename L::V& v, Index offset) const {
-    LanesOver<L, ScalarAt<k>>::load(v, get<k>() + offset);
+    load_at<L>(v, get<k>() + offset);
   }
   /// All lanes the value `offset` values further on.
   template <class L, std::size_t k>
@@ -52,14 +72,11 @@ class Pointers<Inputs<T...>> {
   }
   template <class L, std::size_t k>
   BATCHNORM_INLINE void prefetch(Index offset, Index ahead) const {
-    LanesOver<L, ScalarAt<k>>::prefetch(get<k>() + offset, ahead);
+    prefetch_at<L>(get<k>() + offset, ahead);
   }
 
  private:
-  template <std::size_t k>
-  using ScalarAt = std::tuple_element_t<k, std::tuple<T...>>;
-
-  std::tuple<const T*...> at_;
+  std::tuple<PlaceOf<T>...> at_;
 };
 
 /// A number for each input.

@@ -19,8 +19,8 @@ class PartMap {
   const Grid& grid;
   Part part;
   const In& in;
-  const View<Out>& out;
-  bool streams;                     // past the caches, where lines are long enough
+  const Out& out;
+  Streams<Out> streams;
   bool prefetches_runs;             // those that do not stream
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part and one pack more
@@ -31,7 +31,7 @@ class PartMap {
     } else {
       map_runs();
     }
-    if (streams) end_streaming();
+    if (streams.any()) end_streaming();
   }
 
  private:
@@ -45,10 +45,10 @@ class PartMap {
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
       const Pointers<In> first(in, run, part.channel_begin, offset);
       ChannelRuns<In> channels(in, lines_at(in, first, grid.pieces == 1 ? end - p : 1, length), part.channels());
-      OutputLines<Out> to = output_at(run, part.channel_begin, offset, length);
-      if (channels.runs.lines == 1) to.stride = out.channel_stride;
-      if (!to.streams && !prefetches_runs) channels.runs.ahead = 0;
-      dispatch(MapRuns<In, Formula, Out>{channels, to, out.channel_stride, coefficients}, length);
+      OutputLines<Out> to(out, run, part.channel_begin, offset, length, streams);
+      if (channels.runs.lines == 1) to.step_by_channels();
+      if (!to.streams() && !prefetches_runs) channels.runs.ahead = 0;
+      dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);
       p = end;
     }
   }
@@ -58,15 +58,9 @@ class PartMap {
     const bool dense = is_dense();
     const Index length = dense ? rows * width : width;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
-    dispatch(
-        MapRows<In, Formula, Out>{lines_at(in, first, dense ? 1 : rows, length),
-                                  output_at(part.begin, part.channel_begin, 0, length), column_coefficients(), width},
-        length);
-  }
-
-  OutputLines<Out> output_at(Index outer, Index channel, Index offset, Index length) const {
-    return {out.data + outer * out.outer_stride + channel * out.channel_stride + offset, out.outer_stride,
-            streams && length * static_cast<Index>(sizeof(Out)) >= min_streamed_line_bytes};
+    const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
+    dispatch(MapRows<In, Formula, Out>{lines_at(in, first, dense ? 1 : rows, length), to, column_coefficients(), width},
+             length);
   }
 
   /// Whether the rows of the part follow one another without gaps.

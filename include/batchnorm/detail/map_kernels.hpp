@@ -5,6 +5,7 @@
 
 #include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/lines.hpp"
+#include "batchnorm/detail/outputs.hpp"
 
 // A formula applied to each value. The output may be one of the inputs, so nothing is read again after it may have been
 // written.
@@ -12,8 +13,8 @@
 namespace batchnorm::detail {
 
 /// Values of a line, given where their coefficients come from.
-template <class L, class Formula, class In, class Coefficients>
-BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients& coefficients, typename L::V& result) {
+template <class L, class Formula, class In, class Coefficients, class Result>
+BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients& coefficients, Result& result) {
   typename L::V v[Formula::inputs], c[Formula::coefficients];
   for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
     if constexpr (Coefficients::by_columns && k == Formula::weights) {
@@ -27,47 +28,33 @@ BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients
   Formula::apply(v, c, result);
 }
 
-/// Where a map writes: lines `stride` apart, which are so long that they may go past the caches, or not.
-template <class T>
-struct OutputLines {
-  T* out;
-  Index stride;
-  bool streams;
-
-  BATCHNORM_INLINE OutputLines from(Index offset) const { return {out + offset, stride, streams}; }
-};
-
 /// Two vectors that share values: both are read before either is written.
-template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_two(const Pointers<In>& in, Out* out, Index first, Index second, Coefficients& coefficients) {
-  using To = LanesOver<L, Out>;
-  typename L::V first_result, second_result;
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_two(const Pointers<In>& in, To& to, Index first, Index second, Coefficients& coefficients) {
+  typename To::template Result<typename L::V> first_result, second_result;
   coefficients.start(first);
   map_at<L, Formula>(in, first, coefficients, first_result);
   coefficients.start(second);
   map_at<L, Formula>(in, second, coefficients, second_result);
-  To::store(out + first, first_result);
-  To::store(out + second, second_result);
+  to.template store_first<L>(first, first_result, second - first);
+  to.template store<L>(second, second_result);
 }
 
 /// The values of a line from `begin` to `end`, which fill whole vectors, without asking for any in advance.
-template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_plainly(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
-                                  Coefficients& coefficients) {
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_plainly(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
   coefficients.start(begin);
   for (Index i = begin; i < end; i += L::count) {
-    typename L::V result;
+    typename To::template Result<typename L::V> result;
     map_at<L, Formula>(line.in, i, coefficients, result);
-    LanesOver<L, Out>::store(to.out + i, result);
+    to.template store<L>(i, result);
     coefficients.next();
   }
 }
 
 /// The same, asking for what lies ahead in the line, then for what does in the next one.
-template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_ahead(const Lines<In>& line, const OutputLines<Out>& to, Index begin, Index end,
-                                Coefficients& coefficients) {
-  using To = LanesOver<L, Out>;
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
   const Index into_next = std::clamp(begin + round_up(line.length - line.ahead - begin, L::count), begin, end);
   coefficients.start(begin);
   for (Index i = begin; i < end;) {
@@ -77,34 +64,27 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, const OutputLines<Out>& t
     for (std::size_t k = 0; k < Formula::inputs; ++k) {
       ahead[k] = LookAhead(line.ahead, line.length, line.stride[k]).from(i);
     }
-    const Index out_ahead = LookAhead(line.ahead, line.length, to.stride).from(i);
+    to.look_ahead(line.ahead, line.length, i);
     for (; i < until; i += L::count) {
       for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
         if constexpr (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L, k>(i, ahead[k]);
       });
-      typename L::V result;
+      typename To::template Result<typename L::V> result;
       map_at<L, Formula>(line.in, i, coefficients, result);
-      if (to.streams) {
-        To::stream(to.out + i, result);
-      } else {
-        To::prefetch(to.out + i, out_ahead);
-        To::store(to.out + i, result);
-      }
+      to.template store_ahead<L>(i, result);
       coefficients.next();
     }
   }
 }
 
 /// A whole line, at least one vector long.
-template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_line(const Lines<In>& line, const OutputLines<Out>& to, Coefficients& coefficients) {
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_line(const Lines<In>& line, To to, Coefficients& coefficients) {
   const Index length = line.length;
   Index begin = 0;
-  if (to.streams) {
-    if (const Index before = LanesOver<L, Out>::before_streaming(to.out); before != 0) {
-      map_two<L, Formula>(line.in, to.out, 0, before, coefficients);
-      begin = before + L::count;
-    }
+  if (const Index before = to.template begin_streaming<L>(); before != 0) {
+    map_two<L, Formula>(line.in, to, 0, before, coefficients);
+    begin = before + L::count;
   }
   const Index rest = (length - begin) % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
@@ -112,7 +92,8 @@ BATCHNORM_INLINE void map_line(const Lines<In>& line, const OutputLines<Out>& to
   } else {
     map_ahead<L, Formula>(line, to, begin, whole, coefficients);
   }
-  if (rest != 0) map_two<L, Formula>(line.in, to.out, whole, length - L::count, coefficients);
+  if (rest != 0) map_two<L, Formula>(line.in, to, whole, length - L::count, coefficients);
+  to.end();
 }
 
 /// By runs: the same coefficients for all values.
@@ -157,10 +138,10 @@ struct ColumnCoefficients {
 };
 
 /// All lines of a map.
-template <class L, class Formula, class In, class Out, class Coefficients>
-BATCHNORM_INLINE void map_lines(const Lines<In>& lines, const OutputLines<Out>& to, Coefficients& coefficients) {
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_lines(const Lines<In>& lines, const To& to, Coefficients& coefficients) {
   for (Index line = 0; line < lines.lines; ++line) {
-    map_line<L, Formula>(lines.from(line), to.from(line * to.stride), coefficients);
+    map_line<L, Formula>(lines.from(line), to.line(line), coefficients);
   }
 }
 
@@ -168,8 +149,7 @@ template <class In, class Formula, class Out>
 struct MapRuns {
   using Compute = typename In::Compute;
   ChannelRuns<In> channels;
-  OutputLines<Out> to;  // of the first channel
-  Index out_channel_stride;
+  OutputLines<Out> to;                                       // of the first channel
   std::array<Compute*, Formula::coefficients> coefficients;  // of each channel
 
   template <int Bytes>
@@ -177,7 +157,7 @@ struct MapRuns {
     using L = Lanes<Compute, Compute, Bytes>;
     for (Index c = 0; c < channels.channels; ++c) {
       RunCoefficients<L, Formula::coefficients> of_channel(coefficients, c);
-      map_lines<L, Formula>(channels.of(c), to.from(c * out_channel_stride), of_channel);
+      map_lines<L, Formula>(channels.of(c), to.channel(c, channels.channels), of_channel);
     }
   }
 };

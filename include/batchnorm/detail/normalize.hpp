@@ -81,24 +81,23 @@ template <class Act, class In>
 using NormalizeFormulaOf = std::conditional_t<In::count == 1, NormalizeFormula<Act>, NormalizeAddFormula<Act>>;
 
 template <Device D, class In, class T, class Act, class Out>
-void normalize(const D& device, const In& in, const View<Out>& y, const FillNormalize<T, Act>& fill,
+void normalize(const D& device, const In& in, const Out& out, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
-  if (y.shape.size() == 0) return;
-  const Partition partition = make_linear_partition(grid_of(in, y), In::count);
-  run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, y), fill, workspace);
+  if (in.shape().size() == 0) return;
+  const Partition partition = make_linear_partition(grid_of(in, out), In::tensors);
+  run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, out), fill, workspace);
 }
 
 /// collect_moments and normalize, together where the cache allows.
 template <Device D, class In, class T, class Act, class Out>
-void normalize_batch(const D& device, const In& in, const View<Out>& y, BasicMoments<StatisticOf<T>>& moments,
+void normalize_batch(const D& device, const In& in, const Out& out, BasicMoments<StatisticOf<T>>& moments,
                      const Parameters<T>& parameters, double epsilon, const Act& activation, Workspace<T>& workspace) {
-  prepare(moments, y.shape);
-  if (y.shape.size() == 0) return;
-  const Partition partition = make_partition(grid_of(in, y), In::count);
+  prepare(moments, in.shape());
+  if (in.shape().size() == 0) return;
+  const Partition partition = make_partition(grid_of(in, out), In::tensors);
   const Inputs x(in.template get<0>());
-  run(device, NoMap{}, NoCoefficients{},
-      make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()), NoCoefficients{},
-      make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, y),
+  run(device, make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()),
+      NoCoefficients{}, make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, out),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
 }
 

@@ -16,22 +16,27 @@
 
 namespace batchnorm::detail {
 
+template <class In, class... Out>
+Grid make_grid_of(bool weighted, const In& in, const Out&... out) {
+  const auto dense = [&](const auto& is_dense) { return in.all(is_dense) && (is_dense(out) && ...); };
+  return make_grid<typename In::Widest>(in.shape(), dense([](const auto& view) { return view.dense_rows(); }),
+                                        dense([](const auto& view) { return view.dense_channels(); }), weighted);
+}
+
+/// Of what a reduction reads, or a map reads and writes.
+template <class In, class... Out>
+Grid grid_of(const In& in, const Out&... out) {
+  return make_grid_of(false, in, out...);
+}
+template <class In, class... Out>
+Grid weighted_grid_of(const In& in, const Out&... out) {
+  return make_grid_of(true, in, out...);
+}
+
+/// Of all inputs and outputs.
 template <class In, class Out>
-Grid grid_of(const In& in, const View<Out>& out, bool weighted = false) {
-  const bool dense_rows = out.dense_rows() && in.all([](const auto& view) { return view.dense_rows(); });
-  const bool dense_channels = out.dense_channels() && in.all([](const auto& view) { return view.dense_channels(); });
-  return make_grid<typename In::Widest>(in.shape(), dense_rows, dense_channels, weighted);
-}
-
-template <class In>
-Grid grid_of(const In& in, bool weighted = false) {
-  return grid_of(in, in.template get<0>(), weighted);
-}
-
-/// Of all inputs and an output.
-template <class In>
 Index total_bytes(const Grid& grid) {
-  return (static_cast<Index>(In::count) + 1) * grid.bytes();
+  return (In::tensors + tensors_of<Out>)*grid.bytes();
 }
 
 /// Columns that a worker's scratch arrays hold.
@@ -140,9 +145,6 @@ class Reduction {
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
 
-/// What a map writes: a result of the call, or what the same part reads at once.
-enum class Output { result, intermediate };
-
 /// A formula of map.hpp over a whole tensor, with coefficients for every channel.
 template <class In, class Formula, class Out>
 class Map {
@@ -150,11 +152,11 @@ class Map {
   using Compute = typename In::Compute;
   static_assert(In::count == Formula::inputs);
 
-  Map(const Partition& partition, const In& in, const View<Out>& out, Output output)
+  Map(const Partition& partition, const In& in, const Out& out)
       : partition_(partition),
         in_(in),
         out_(out),
-        streams_(output == Output::result && may_stream()),
+        streams_(may_stream(out)),
         coefficients_(partition.grid.shape.channels, map_columns()) {}
 
   const Partition& partition() const { return partition_; }
@@ -194,17 +196,28 @@ class Map {
   }
 
   /// Where the caches do not hold the tensors, nor the output's memory because it is an input's.
-  bool may_stream() const {
-    const void* const memory = out_.data;
-    return memory_access().streams(total_bytes<In>(partition_.grid)) &&
-           reinterpret_cast<std::uintptr_t>(memory) % sizeof(Out) == 0 &&
-           in_.all([&](const auto& view) { return static_cast<const void*>(view.data) != memory; });
+  template <class T>
+  bool may_stream_to(const View<T>& out) const {
+    const void* const memory = out.data;
+    return memory_access().streams(total_bytes<In, Out>(partition_.grid)) &&
+           reinterpret_cast<std::uintptr_t>(memory) % sizeof(T) == 0 &&
+           in_.all([&](const auto& view) { return !lies_at(view, memory); });
+  }
+  bool may_stream_to(const View<Bit>&) const { return false; }
+
+  template <class T>
+  Streams<View<T>> may_stream(const View<T>& out) const {
+    return {may_stream_to(out)};
+  }
+  template <class First, class Second>
+  Streams<Out> may_stream(const TwoOutputs<First, Second>& out) const {
+    return {may_stream_to(out.first), may_stream_to(out.second)};
   }
 
   Partition partition_;
   In in_;
-  View<Out> out_;
-  bool streams_;
+  Out out_;
+  Streams<Out> streams_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
@@ -215,26 +228,25 @@ Reduction<In, Formula> make_reduction(const Partition& partition, const In& in, 
 }
 
 template <class Formula, class In, class Out>
-Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const View<Out>& out,
-                               Output output = Output::result) {
-  return {partition, in, out, output};
+Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const Out& out) {
+  return {partition, in, out};
 }
 
 /// Whether a map follows a reduction in each of its parts, which are then still in a cache. Runs that a large L3 holds,
 /// with the output, are faster to map in the order of memory.
-template <class In>
+template <class In, class Out>
 bool follows_in_parts(const Partition& partition) {
   const Grid& grid = partition.grid;
-  return partition.whole_channels() && (grid.by_columns || !memory_access().keeps(total_bytes<In>(grid)));
+  return partition.whole_channels() && (grid.by_columns || !memory_access().keeps(total_bytes<In, Out>(grid)));
 }
 
 /// A map behind a reduction over `partition`: over the same parts, where it follows in each part.
 template <class Formula, class In, class Out>
-Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const View<Out>& out) {
+Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const Out& out) {
   constexpr auto coefficient_bytes = Formula::coefficients * static_cast<Index>(sizeof(typename In::Compute));
   constexpr Index few = 3;
-  if (!follows_in_parts<In>(partition)) {
-    partition = make_linear_partition(partition.grid, In::count);
+  if (!follows_in_parts<In, Out>(partition)) {
+    partition = make_linear_partition(partition.grid, In::tensors);
   } else if (coefficient_bytes > few * partition.grid.value_bytes) {
     // By columns each coefficient is one more array to read: many cost more than the vectors that ends of runs waste.
     walk_long_runs(partition.grid);
@@ -270,45 +282,28 @@ void run(const D& device, Map<In, Formula, Out> map, const Fill& fill, Workspace
   run_tasks(device, threads, partition.parts(), Order::forwards, [&](Index k, Index worker) { map.part(k, worker); });
 }
 
-/// In place of a map before a reduction.
-struct NoMap {
-  Index computes(Index) const { return 0; }
-  void use(const void*) {}
-  template <class Fill>
-  void fill(const Fill&, Index, Index) const {}
-  void part(Index, Index) const {}
-};
-
-/// Runs a reduction and the map that `fill` makes from its result. `before` is a map that each part runs first, with
-/// coefficients from fill_before; its output may be an input of the others.
-template <Device D, class Before, class FillBefore, class ReduceIn, class ReduceFormula, class FillReduction,
-          class MapIn, class MapFormula, class Out, class Fill, class T>
-void run(const D& device, Before before, const FillBefore& fill_before, Reduction<ReduceIn, ReduceFormula> reduction,
-         const FillReduction& fill_reduction, Map<MapIn, MapFormula, Out> map, const Fill& fill,
-         Workspace<T>& workspace) {
+/// Runs a reduction and the map that `fill` makes from its result.
+template <Device D, class ReduceIn, class ReduceFormula, class FillReduction, class MapIn, class MapFormula, class Out,
+          class Fill, class T>
+void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const FillReduction& fill_reduction,
+         Map<MapIn, MapFormula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = reduction.partition();
   const Index parts = partition.parts();
   const Index threads = workers(device, parts, partition.grid.bytes());
-  const Index reduce_computes = reduction.computes(threads), map_computes = map.computes(threads);
-  workspace.reserve(reduce_computes + map_computes + before.computes(threads), reduction.statistics(threads));
+  const Index reduce_computes = reduction.computes(threads);
+  workspace.reserve(reduce_computes + map.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());
   map.use(workspace.computes() + reduce_computes);
-  before.use(workspace.computes() + reduce_computes + map_computes);
-  before.fill(fill_before, 0, partition.grid.shape.channels);
   reduction.fill(fill_reduction);
-  if (follows_in_parts<MapIn>(partition)) {
+  if (follows_in_parts<MapIn, Out>(partition)) {
     run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
       const Part part = partition[k];
-      before.part(k, worker);
       reduction.part(k, worker);
       map.fill(fill, part.channel_begin, part.channel_end);
       map.part(k, worker);
     });
   } else {
-    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
-      before.part(k, worker);
-      reduction.part(k, worker);
-    });
+    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) { reduction.part(k, worker); });
     reduction.merge();
     map.fill(fill, 0, partition.grid.shape.channels);
     // Backwards: the end of what was read is still in the cache.

@@ -94,7 +94,8 @@ class PartReduction {
   using Kernel = SumRuns<In, Formula>;
   static constexpr bool widens = !std::is_same_v<Compute, Statistic>;
   /// So few instructions for each value that the core has the loads of the next ones under way.
-  static constexpr bool is_light = Formula::coefficients == 1 && !has_weights<Formula>;
+  static constexpr bool is_light =
+      Formula::coefficients == 1 && !has_weights<Formula> && In::tensors == static_cast<Index>(In::count);
 
   /// What is summed at a time: positions of channels.
   struct Block {

@@ -45,7 +45,7 @@ struct SumRows {
 
   /// Rows of more columns that are read at a time where they come from memory: a core reads ahead of few streams only.
   BATCHNORM_INLINE Index rows_from_memory() const {
-    constexpr Index streams = 4, tensors = static_cast<Index>(In::count) - (has_weights<Formula> ? 1 : 0);
+    constexpr Index streams = 4, tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
     static_assert(tensors <= streams);
     return tensors == 1 && rows.length > 2 * narrow ? streams / 2 : streams / tensors;
   }

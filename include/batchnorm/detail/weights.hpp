@@ -131,7 +131,7 @@ template <Device D, class In, class T, class Act, class Out>
 void normalize_masked(const D& device, const In& x_weights, const View<Out>& y, const FillNormalize<T, Act>& fill,
                       Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
-  const Partition partition = make_linear_partition(grid_of(x_weights, y, true), 1);
+  const Partition partition = make_linear_partition(weighted_grid_of(x_weights, y), 1);
   run(device, make_map<MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
 }
 
@@ -146,7 +146,7 @@ void prepare_weighted(BasicMoments<typename In::Statistic>& moments, const Grid&
 template <Device D, class In, class T>
 void collect_weighted_moments(const D& device, const In& x_weights, BasicMoments<StatisticOf<T>>& moments,
                               Workspace<T>& workspace) {
-  const Grid grid = grid_of(x_weights, true);
+  const Grid grid = weighted_grid_of(x_weights);
   prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
   const Partition partition = make_partition(grid, 1);
@@ -160,11 +160,11 @@ template <Device D, class In, class T, class Act, class Out>
 void normalize_masked_batch(const D& device, const In& x_weights, const View<Out>& y,
                             BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
                             const Act& activation, Workspace<T>& workspace) {
-  const Grid grid = grid_of(x_weights, y, true);
+  const Grid grid = weighted_grid_of(x_weights, y);
   prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
   const Partition partition = make_partition(grid, 1);
-  run(device, NoMap{}, NoCoefficients{},
+  run(device,
       make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, make_map_after<MaskedNormalizeFormula<Act>>(partition, x_weights, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
@@ -175,7 +175,7 @@ template <Device D, class In, class T, class Act, class Out>
 void weighted_input_gradient(const D& device, const In& x_dy_weights, const View<Out>& dx,
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_linear_partition(grid_of(x_dy_weights, dx, true), 2);
+  const Partition partition = make_linear_partition(weighted_grid_of(x_dy_weights, dx), 2);
   run(device, make_map<WeightedInputGradientFormula<Act, false>>(partition, x_dy_weights, dx), fill, workspace);
 }
 
@@ -186,8 +186,8 @@ void differentiate_masked(const D& device, const In& x_dy_weights, const View<Ou
                           Workspace<T>& workspace) {
   clear(sums, dx.shape.channels);
   if (dx.shape.size() == 0) return;
-  const Partition partition = make_partition(grid_of(x_dy_weights, dx, true), 2);
-  run(device, NoMap{}, NoCoefficients{},
+  const Partition partition = make_partition(weighted_grid_of(x_dy_weights, dx), 2);
+  run(device,
       make_reduction<MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
                                                  sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},

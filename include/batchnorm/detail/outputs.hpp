@@ -1,0 +1,225 @@
+#pragma once
+
+#include <cstdint>
+
+#include "batchnorm/detail/formulas.hpp"
+#include "batchnorm/detail/inputs.hpp"
+#include "batchnorm/detail/lines.hpp"
+
+// What a map writes: a tensor, or two at once. Lines are written from their beginning to their end.
+
+namespace batchnorm::detail {
+
+template <class First, class Second>
+struct TwoOutputs {
+  View<First> first;
+  View<Second> second;
+
+  bool dense_rows() const { return first.dense_rows() && second.dense_rows(); }
+  bool dense_channels() const { return first.dense_channels() && second.dense_channels(); }
+};
+
+template <class First, class Second>
+TwoOutputs(const View<First>&, const View<Second>&) -> TwoOutputs<First, Second>;
+
+template <class Out>
+inline constexpr Index tensors_of = 1;
+template <class First, class Second>
+inline constexpr Index tensors_of<TwoOutputs<First, Second>> = tensors_among<First, Second>;
+
+/// Whether an output may go past the caches.
+template <class Out>
+struct Streams {
+  bool output;
+  bool any() const { return output; }
+};
+template <class First, class Second>
+struct Streams<TwoOutputs<First, Second>> {
+  bool first, second;
+  bool any() const { return first || second; }
+};
+
+/// A place in an output, from where lines are a stride apart.
+template <class Out>
+class OutputLines;
+
+template <class T>
+class OutputLines<View<T>> {
+ public:
+  template <class V>
+  using Result = V;
+
+  /// Lines of `length` values from value `offset` behind the beginning of a channel's run.
+  OutputLines(const View<T>& out, Index outer, Index channel, Index offset, Index length, Streams<View<T>> streams)
+      : to_(out.data + outer * out.outer_stride + channel * out.channel_stride + offset),
+        stride_(out.outer_stride),
+        channel_stride_(out.channel_stride),
+        streams_(streams.output && length * static_cast<Index>(sizeof(T)) >= min_streamed_line_bytes) {}
+
+  /// Behind a channel's only line comes the next channel.
+  void step_by_channels() { stride_ = channel_stride_; }
+  bool streams() const { return streams_; }
+
+  BATCHNORM_INLINE OutputLines channel(Index c, Index) const { return from(c * channel_stride_); }
+  BATCHNORM_INLINE OutputLines line(Index k) const { return from(k * stride_); }
+
+  // ---- In a line.
+
+  /// Where whole vectors begin that stream.
+  template <class L>
+  BATCHNORM_INLINE Index begin_streaming() const {
+    return streams_ ? LanesOver<L, T>::before_streaming(to_) : 0;
+  }
+  /// The same, where another output has chosen it.
+  template <class L>
+  BATCHNORM_INLINE void begin_streaming_at(Index i) {
+    streams_ = streams_ && LanesOver<L, T>::before_streaming(to_ + i) == 0;
+  }
+  /// From value i on, how far ahead to ask for memory.
+  BATCHNORM_INLINE void look_ahead(Index ahead, Index length, Index i) {
+    ahead_ = LookAhead(ahead, length, stride_).from(i);
+  }
+  /// The vector from value i on.
+  template <class L>
+  BATCHNORM_INLINE void store(Index i, const typename L::V& v) {
+    LanesOver<L, T>::store(to_ + i, v);
+  }
+  /// The same, where the next vector begins behind its first lanes.
+  template <class L>
+  BATCHNORM_INLINE void store_first(Index i, const typename L::V& v, Index) {
+    store<L>(i, v);
+  }
+  template <class L>
+  BATCHNORM_INLINE void store_ahead(Index i, const typename L::V& v) {
+    if (streams_) {
+      LanesOver<L, T>::stream(to_ + i, v);
+    } else {
+      LanesOver<L, T>::prefetch(to_ + i, ahead_);
+      LanesOver<L, T>::store(to_ + i, v);
+    }
+  }
+  BATCHNORM_INLINE void end() {}
+
+ private:
+  BATCHNORM_INLINE OutputLines from(Index offset) const {
+    OutputLines result = *this;
+    result.to_ += offset;
+    return result;
+  }
+
+  T* to_;
+  Index stride_, channel_stride_;
+  bool streams_;
+  Index ahead_ = 0;
+};
+
+template <>
+class OutputLines<View<Bit>> {
+ public:
+  OutputLines(const View<Bit>& out, Index outer, Index channel, Index offset, Index length, Streams<View<Bit>>)
+      : to_(out.data + (outer * out.outer_stride + channel * out.channel_stride + offset)),
+        stride_(out.outer_stride),
+        channel_stride_(out.channel_stride),
+        whole_runs_(offset == 0 && length == out.shape.inner),
+        writer_(to_, shared_) {}
+
+  void step_by_channels() { stride_ = channel_stride_; }
+  static constexpr bool streams() { return false; }
+
+  BATCHNORM_INLINE OutputLines channel(Index c, Index channels) const {
+    // Whole runs of neighboring channels are written one after another, by one thread.
+    return from(c * channel_stride_, {!whole_runs_ || c == 0, !whole_runs_ || c == channels - 1});
+  }
+  BATCHNORM_INLINE OutputLines line(Index k) const { return from(k * stride_, shared_); }
+
+  template <class L>
+  BATCHNORM_INLINE void begin_streaming_at(Index) {}
+  BATCHNORM_INLINE void look_ahead(Index, Index, Index) {}
+  template <class L>
+  BATCHNORM_INLINE void store(Index, const typename L::V& v) {
+    writer_.append<L::count>(bits_of<L>(v));
+  }
+  template <class L>
+  BATCHNORM_INLINE void store_first(Index, const typename L::V& v, Index lanes) {
+    writer_.append(bits_of<L>(v), static_cast<int>(lanes));
+  }
+  template <class L>
+  BATCHNORM_INLINE void store_ahead(Index i, const typename L::V& v) {
+    store<L>(i, v);
+  }
+  BATCHNORM_INLINE void end() { writer_.finish(); }
+
+ private:
+  BATCHNORM_INLINE OutputLines from(Index offset, SharedEnds shared) const {
+    OutputLines result = *this;
+    result.to_ += offset;
+    result.shared_ = shared;
+    result.writer_ = BitWriter(result.to_, shared);
+    return result;
+  }
+
+  BitPlace<std::uint8_t> to_;
+  Index stride_, channel_stride_;
+  bool whole_runs_;
+  SharedEnds shared_{true, true};
+  BitWriter writer_;
+};
+
+template <class First, class Second>
+class OutputLines<TwoOutputs<First, Second>> {
+ public:
+  template <class V>
+  using Result = TwoResults<V>;
+  using Out = TwoOutputs<First, Second>;
+
+  OutputLines(const Out& out, Index outer, Index channel, Index offset, Index length, Streams<Out> streams)
+      : first_(out.first, outer, channel, offset, length, {streams.first}),
+        second_(out.second, outer, channel, offset, length, {streams.second}) {}
+
+  void step_by_channels() {
+    first_.step_by_channels();
+    second_.step_by_channels();
+  }
+  bool streams() const { return first_.streams() || second_.streams(); }
+
+  BATCHNORM_INLINE OutputLines channel(Index c, Index channels) const {
+    return {first_.channel(c, channels), second_.channel(c, channels)};
+  }
+  BATCHNORM_INLINE OutputLines line(Index k) const { return {first_.line(k), second_.line(k)}; }
+
+  template <class L>
+  BATCHNORM_INLINE Index begin_streaming() {
+    const Index begin = first_.template begin_streaming<L>();
+    second_.template begin_streaming_at<L>(begin);
+    return begin;
+  }
+  BATCHNORM_INLINE void look_ahead(Index ahead, Index length, Index i) {
+    first_.look_ahead(ahead, length, i);
+    second_.look_ahead(ahead, length, i);
+  }
+  template <class L>
+  BATCHNORM_INLINE void store(Index i, const TwoResults<typename L::V>& v) {
+    first_.template store<L>(i, v.first);
+    second_.template store<L>(i, v.second);
+  }
+  template <class L>
+  BATCHNORM_INLINE void store_first(Index i, const TwoResults<typename L::V>& v, Index lanes) {
+    first_.template store_first<L>(i, v.first, lanes);
+    second_.template store_first<L>(i, v.second, lanes);
+  }
+  template <class L>
+  BATCHNORM_INLINE void store_ahead(Index i, const TwoResults<typename L::V>& v) {
+    first_.template store_ahead<L>(i, v.first);
+    second_.template store_ahead<L>(i, v.second);
+  }
+  BATCHNORM_INLINE void end() { second_.end(); }
+
+ private:
+  OutputLines(const OutputLines<View<First>>& first, const OutputLines<View<Second>>& second)
+      : first_(first), second_(second) {}
+
+  OutputLines<View<First>> first_;
+  OutputLines<View<Second>> second_;
+};
+
+}  // namespace batchnorm::detail
