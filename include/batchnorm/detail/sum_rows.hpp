@@ -37,8 +37,10 @@ struct SumRows {
   }
 
  private:
-  /// Vectors side by side: a row is read straight on, and the sums stay in registers.
-  static constexpr int strip = Formula::coefficients == 1 ? max_strip : max_strip / 2;
+  /// Vectors side by side: a row is read straight on, and the sums stay in registers, of which AVX-512 has twice as
+  /// many.
+  template <class L>
+  static constexpr int strip = Formula::coefficients <= (L::bytes == pack_bytes ? 4 : 1) ? max_strip : max_strip / 2;
   /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
   /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
@@ -60,7 +62,8 @@ struct SumRows {
   BATCHNORM_INLINE void add_rows(const Sweep& sweep, const ForEach<In>& ahead) const {
     const Index columns = rows.length;
     Index j = 0;
-    for (; j + strip * L::count <= columns; j += strip * L::count) add_strip<L, strip>(sweep, j, ahead);
+    constexpr int together = strip<L>;
+    for (; j + together * L::count <= columns; j += together * L::count) add_strip<L, together>(sweep, j, ahead);
     for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(sweep, j, ahead);
     if (j == columns) return;
     for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
