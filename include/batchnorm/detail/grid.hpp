@@ -4,10 +4,12 @@
 #include <numeric>
 
 #include "batchnorm/detail/lanes.hpp"
+#include "batchnorm/detail/targets.hpp"
 #include "batchnorm/shape.hpp"
 
-// How a tensor is walked and cut. Everything here follows from the shape alone, never from the number of threads or
-// the instruction set, so that the same blocks and parts are summed and merged in the same order everywhere.
+// How a tensor is walked and cut. Everything here follows from the shape and the machine's caches, never from the
+// number of threads or the instruction set, so that the same blocks and parts are always summed and merged in the same
+// order.
 
 namespace batchnorm::detail {
 
@@ -116,7 +118,6 @@ struct Partition {
 inline constexpr Index part_bytes = Index(128) << 10;
 inline constexpr Index resident_bytes = Index(512) << 10;           // what stays in L2 between two passes
 inline constexpr Index undivided_columns_bytes = Index(256) << 10;  // less is not worth a second thread
-inline constexpr Index resident_run_bytes = Index(2) << 20;         // what stays in a thread's share of L3
 inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
 inline constexpr Index shared_parts = 4;  // about as many, or a multiple, where threads share a tensor
@@ -136,7 +137,7 @@ inline Index whole_lines(const Grid& grid, Index step, Index most) {
 inline Index resident_step(const Grid& grid, Index tensors, Index max_step) {
   const Index channels = std::max<Index>(grid.shape.channels, 1), run_bytes = grid.shape.inner * grid.value_bytes;
   const Index channel_bytes = std::max<Index>(grid.shape.outer * run_bytes, 1);
-  const Index resident = grid.by_columns ? resident_bytes : resident_run_bytes;
+  const Index resident = grid.by_columns ? resident_bytes : memory_access().resident_run_bytes;
   if ((grid.by_columns && run_bytes < pack_bytes) || grid.fold > 1 || channel_bytes * tensors > resident) {
     return channels;
   }

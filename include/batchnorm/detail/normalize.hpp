@@ -94,8 +94,8 @@ void normalize_batch(const D& device, const In& in, const Out& out, BasicMoments
                      const Parameters<T>& parameters, double epsilon, const Act& activation, Workspace<T>& workspace) {
   prepare(moments, in.shape());
   if (in.shape().size() == 0) return;
-  const Partition partition = make_partition(grid_of(in, out), In::tensors);
-  const Inputs x(in.template get<0>());
+  const Inputs x(in.template get<0>());  // z is read once
+  const Partition partition = make_partition(grid_of(in, out), x.tensors);
   run(device, make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, out),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);

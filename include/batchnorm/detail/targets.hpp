@@ -63,10 +63,10 @@ inline std::atomic<Target>& target_in_use() {
   return target;
 }
 
-/// How cores best reach memory, as measured (benchmarks/README.md). Bytes are those of all inputs and the output. Only
-/// tests change it, while no call runs.
+/// How cores best reach memory, as measured (benchmarks/README.md). Only tests change it, while no call runs.
 struct MemoryAccess {
-  Index min_kept_bytes;       // from which on an L3 of the core's own keeps what the nearer caches do not
+  Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
+  Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not
   Index min_streaming_bytes;  // from which on it does not, and stores go past the caches
   bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
 
@@ -79,9 +79,9 @@ inline MemoryAccess& memory_access() {
     constexpr Index never = std::numeric_limits<Index>::max();
 #if BATCHNORM_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(12) << 20, Index(32) << 20, false};
+    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(4) << 20, Index(12) << 20, Index(32) << 20, false};
 #endif
-    return MemoryAccess{never, never, true};
+    return MemoryAccess{Index(2) << 20, never, never, true};
   }();
   return access;
 }
