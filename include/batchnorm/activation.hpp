@@ -12,12 +12,13 @@ namespace batchnorm {
 
 // What follows a normalization in the same pass over memory: out = act(v). The functions of an activation run inside
 // the kernels: static templates over V, a vector of floats or doubles or a single value, made of arithmetic,
-// comparisons and ternaries only (no if, no std:: functions). values() is a std::array<double, N>; constants[k] is a V
-// filled with the k-th of them. Where v is NaN, so is the result. An activation whose derivative is 1, or else what it
-// is at -1, says so by `has_two_slopes`: a layer then keeps one bit for each value that a residual was added to.
+// comparisons and ternaries only (no if, no std:: functions), with settle() between two ternaries in a row. values() is
+// a std::array<double, N>; constants[k] is a V filled with the k-th of them. Where v is NaN, so is the result. An
+// activation whose derivative is 1, or else what it is at -1, says so by `has_two_slopes`: a layer then keeps one bit
+// for each value that a residual was added to.
 
-/// Between two choices that follow one another in an activation: GCC would join them to one, which it takes apart lane
-/// by lane for AVX-512.
+/// Keeps a choice between vectors apart from the next one: GCC would join both to one, which it takes apart lane by
+/// lane for AVX-512.
 template <class V>
 BATCHNORM_INLINE void settle([[maybe_unused]] V& v) {
 #if BATCHNORM_X86 && !defined(__clang__)
