@@ -235,6 +235,27 @@ TEST(Fusion, TheSameBitsForAnyNumberOfThreads) {
   }
 }
 
+/// A byte then holds bits of several runs, of several parts.
+TEST(Fusion, RunsOfLessThanAByte) {
+  using Gaps = Eigen::Map<const Eigen::MatrixXf, 0, Eigen::OuterStride<>>;
+  Eigen::ThreadPool pool(2);
+  const Eigen::ThreadPoolDevice device(&pool, 3);
+  const Index channels = 533333;
+  for (const Index rows : {2, 3, 5, 7, 9}) {
+    const Eigen::MatrixXf memory = Eigen::MatrixXf::Random(rows + 1, channels);
+    const Gaps x(memory.data(), rows, channels, Eigen::OuterStride<>(rows + 1));
+    const Eigen::MatrixXf z = Eigen::MatrixXf::Random(rows, channels), dy = Eigen::MatrixXf::Random(rows, channels);
+    Eigen::MatrixXf y, dx, dz, shared_dz;
+    BatchNorm<float, Relu> layer(channels);
+    layer.forward_add(x, z, y);
+    layer.backward_add(x, dy, dx, dz);
+    EXPECT_EQ(dz, (y.array() > 0).select(dy, 0.f).matrix()) << rows;
+    layer.forward_add(device, x, z, y);
+    layer.backward_add(device, x, dy, dx, shared_dz);
+    EXPECT_EQ(shared_dz, dz) << rows;
+  }
+}
+
 using Table = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 TEST(Fusion, FiniteDifferences) {

@@ -154,8 +154,8 @@ class ClippedRelu {
   double cap_;
 };
 
-/// Any type with these three functions is one, where act'(v) follows from act(v) as it does from v: `differentiate` is
-/// given either. (That rules out activations that are not monotonous, such as GELU.)
+/// Any type with these three functions is one, where `differentiate` makes the same of act(v) as of v: it is given
+/// either. Piecewise linear ones can do so; sigmoids and GELU cannot.
 template <class A>
 concept Activation = requires(const A& a, double v, double g) {
   a.values();

@@ -106,12 +106,13 @@ inline void set_own_bits(std::uint8_t& byte, unsigned bits, unsigned own) {
 #endif
 }
 
-/// Which ends of a line may share a byte with a line of another thread.
+/// Which ends of a line may share a byte with lines of other threads.
 struct SharedEnds {
   bool begin, end;
 };
 
-/// Writes a line from its beginning to its end. Behind it lies a line that is written later, or by another thread.
+/// Writes a line from its beginning to its end. Where an end is not shared, the line beside it is this thread's: the
+/// one before has been written, the one behind will be.
 class BitWriter {
  public:
   BATCHNORM_INLINE BitWriter(const BitPlace<std::uint8_t>& to, SharedEnds shared)
@@ -131,7 +132,7 @@ class BitWriter {
     to_ += count / byte_bits;
     waiting_ >>= count;
   }
-  /// The lowest ones of `bits`, fewer than half a word.
+  /// The lowest `count` of `bits`, at most half a word.
   BATCHNORM_INLINE void append(BitWord bits, int count) {
     waiting_ |= (bits & ((1u << count) - 1)) << end_;
     end_ += count;
@@ -159,7 +160,7 @@ class BitWriter {
  private:
   std::uint8_t* to_;
   BitWord waiting_ = 0;  // from the lowest bit of *to_ on
-  int begin_ = 0, end_;  // which of them are this line's, or may be written again
+  int begin_ = 0, end_;  // which of them may be written to *to_ without regard to other threads
   bool shares_end_;
 };
 

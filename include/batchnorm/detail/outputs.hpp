@@ -120,15 +120,16 @@ class OutputLines<View<Bit>> {
       : to_(out.data + (outer * out.outer_stride + channel * out.channel_stride + offset)),
         stride_(out.outer_stride),
         channel_stride_(out.channel_stride),
-        whole_runs_(offset == 0 && length == out.shape.inner),
+        fills_bytes_(offset == 0 && length == out.shape.inner && length >= byte_bits),
         writer_(to_, shared_) {}
 
   void step_by_channels() { stride_ = channel_stride_; }
   static constexpr bool streams() { return false; }
 
   BATCHNORM_INLINE OutputLines channel(Index c, Index channels) const {
-    // Whole runs of neighboring channels are written one after another, by one thread.
-    return from(c * channel_stride_, {!whole_runs_ || c == 0, !whole_runs_ || c == channels - 1});
+    // One thread writes whole runs of neighboring channels one after another, and no more than two of them meet in a
+    // byte.
+    return from(c * channel_stride_, {!fills_bytes_ || c == 0, !fills_bytes_ || c == channels - 1});
   }
   BATCHNORM_INLINE OutputLines line(Index k) const { return from(k * stride_, shared_); }
 
@@ -160,13 +161,15 @@ class OutputLines<View<Bit>> {
 
   BitPlace<std::uint8_t> to_;
   Index stride_, channel_stride_;
-  bool whole_runs_;
+  bool fills_bytes_;
   SharedEnds shared_{true, true};
   BitWriter writer_;
 };
 
 template <class First, class Second>
 class OutputLines<TwoOutputs<First, Second>> {
+  static_assert(!std::is_same_v<First, Bit>, "The first output chooses where vectors begin.");
+
  public:
   template <class V>
   using Result = TwoResults<V>;
