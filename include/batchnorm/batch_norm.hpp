@@ -588,7 +588,8 @@ class BatchNorm {
     constexpr const char* function = "backward_add";
     const Index axis = check_backward(function, Forward::add, x, options, dy);
     detail::check_input_gradient(function, "x", x, dy, dx);
-    detail::check_residual_gradient(function, x, dy, dx, dz);
+    detail::check_input_gradient(function, "x", x, dy, dz, "dz");
+    detail::check_apart(function, "dx", dx, "dz", dz);
     detail::resize_like(dx, x);
     detail::resize_like(dz, x);
     return axis;

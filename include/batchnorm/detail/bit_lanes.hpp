@@ -38,13 +38,12 @@ BATCHNORM_INLINE void fill_bits(Ints& to, Int word) {
 
 template <class L>
 BATCHNORM_INLINE void load_bits(typename L::V& v, BitWord word) {
-  using Compute = typename L::Compute;
   typename L::V one, zero;
   set_one(one);
   L::clear(zero);
 #if BATCHNORM_NAMES_INSTRUCTIONS
   if constexpr (L::bytes == 64) {
-    if constexpr (sizeof(Compute) == 4) {
+    if constexpr (sizeof(typename L::Compute) == 4) {
       asm("kmovd %1, %%k1\n\tvmovaps %2, %0%{%%k1%}%{z%}" : "=v"(v) : "r"(word), "v"(one) : "k1");
     } else {
       asm("kmovd %1, %%k1\n\tvmovapd %2, %0%{%%k1%}%{z%}" : "=v"(v) : "r"(word), "v"(one) : "k1");
@@ -52,7 +51,7 @@ BATCHNORM_INLINE void load_bits(typename L::V& v, BitWord word) {
     return;
   }
 #endif
-  using Int = std::conditional_t<sizeof(Compute) == 4, std::int32_t, std::int64_t>;
+  using Int = typename L::Int;
   typename VectorType<Int, L::bytes>::type bits, of_lane;
   fill_bits<L>(bits, static_cast<Int>(word));
   std::memcpy(&of_lane, lane_bits<Int>.data(), sizeof of_lane);
@@ -106,7 +105,7 @@ template <class L>
 BATCHNORM_INLINE void load_bits(typename L::V& v, const BitPlace<const std::uint8_t>& at) {
   using Compute = typename L::Compute;
   if constexpr (L::bytes == 0) {
-    v = at[0] ? Compute(1) : Compute(0);
+    v = (at.next() & 1u) != 0 ? Compute(1) : Compute(0);
   } else {
 #if BATCHNORM_VECTORS
     load_bits<L>(v, at.next());

@@ -15,15 +15,14 @@ namespace batchnorm::detail {
 /// The scalar of such a tensor. There is no array of it: where others have a pointer, it has a place among bytes.
 struct Bit {};
 
-/// As many bits as kernels read or write at a time, the first one lowest.
+/// At least as many bits as kernels read or write at a time, the first one lowest.
 using BitWord = std::uint32_t;
-inline constexpr int word_bits = 32, byte_bits = 8;
+inline constexpr int byte_bits = 8;
 
 template <class Byte>
 class BitPlace {
  public:
   BitPlace(Byte* bytes, Index bit) : bytes_(bytes), bit_(static_cast<std::size_t>(bit)) {}
-  operator BitPlace<const Byte>() const { return {bytes_, static_cast<Index>(bit_)}; }
 
   BATCHNORM_INLINE BitPlace& operator+=(Index by) {
     bit_ += static_cast<std::size_t>(by);
@@ -33,12 +32,11 @@ class BitPlace {
     BitPlace result = *this;
     return result += by;
   }
-  BATCHNORM_INLINE bool operator[](Index k) const { return ((*this + k).next() & 1u) != 0; }
 
   BATCHNORM_INLINE Byte* byte() const { return bytes_ + bit_ / byte_bits; }
   BATCHNORM_INLINE int place_in_byte() const { return static_cast<int>(bit_ % byte_bits); }
 
-  /// From here on word_bits - byte_bits bits at least.
+  /// From here on 25 bits at least.
   BATCHNORM_INLINE BitWord next() const {
     const Byte* const from = byte();
     const BitWord word = BitWord(from[0]) | BitWord(from[1]) << 8 | BitWord(from[2]) << 16 | BitWord(from[3]) << 24;
@@ -50,22 +48,25 @@ class BitPlace {
   std::size_t bit_;
 };
 
-template <>
-struct View<const Bit> {
-  BitPlace<const std::uint8_t> data;
+/// In the order of a dense tensor.
+template <class Byte>
+struct BitView {
+  BitPlace<Byte> data;
   Shape shape;
   Index outer_stride, channel_stride;
+
+  BitView(Byte* bytes, const Shape& of)
+      : data(bytes, 0), shape(of), outer_stride(of.channels * of.inner), channel_stride(of.inner) {}
   static constexpr bool dense_rows() { return true; }
   static constexpr bool dense_channels() { return true; }
 };
-
 template <>
-struct View<Bit> {
-  BitPlace<std::uint8_t> data;
-  Shape shape;
-  Index outer_stride, channel_stride;
-  static constexpr bool dense_rows() { return true; }
-  static constexpr bool dense_channels() { return true; }
+struct View<const Bit> : BitView<const std::uint8_t> {
+  using BitView::BitView;
+};
+template <>
+struct View<Bit> : BitView<std::uint8_t> {
+  using BitView::BitView;
 };
 
 template <class T>
@@ -82,12 +83,10 @@ class Bits {
     constexpr Index read_behind = sizeof(BitWord);
     const auto bytes = static_cast<std::size_t>(ceil_div(shape.size(), byte_bits) + read_behind);
     if (bytes_.size() < bytes) bytes_.resize(bytes);
-    return {{bytes_.data(), 0}, shape, shape.channels * shape.inner, shape.inner};
+    return {bytes_.data(), shape};
   }
   /// As it was written.
-  View<const Bit> view(const Shape& shape) const {
-    return {{bytes_.data(), 0}, shape, shape.channels * shape.inner, shape.inner};
-  }
+  View<const Bit> view(const Shape& shape) const { return {bytes_.data(), shape}; }
   Index bytes() const { return static_cast<Index>(bytes_.size()); }
 
  private:
@@ -115,6 +114,7 @@ struct SharedEnds {
 /// one before has been written, the one behind will be.
 class BitWriter {
  public:
+  BitWriter() = default;
   BATCHNORM_INLINE BitWriter(const BitPlace<std::uint8_t>& to, SharedEnds shared)
       : to_(to.byte()), end_(to.place_in_byte()), shares_end_(shared.end) {
     if (shared.begin) {
@@ -158,10 +158,10 @@ class BitWriter {
   }
 
  private:
-  std::uint8_t* to_;
-  BitWord waiting_ = 0;  // from the lowest bit of *to_ on
-  int begin_ = 0, end_;  // which of them may be written to *to_ without regard to other threads
-  bool shares_end_;
+  std::uint8_t* to_ = nullptr;
+  BitWord waiting_ = 0;      // from the lowest bit of *to_ on
+  int begin_ = 0, end_ = 0;  // which of them may be written to *to_ without regard to other threads
+  bool shares_end_ = false;
 };
 
 }  // namespace batchnorm::detail

@@ -185,12 +185,13 @@ void check_overlap(const char* function, const char* y_name, const Y& y, const c
   if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 
-/// The gradient of x, from x and dy.
+/// The gradient of an input, from x and dy.
 template <class X, class DY, class DX>
-void check_input_gradient(const char* function, const char* x_name, const X& x, const DY& dy, const DX& dx) {
-  check_output(function, "dx", dx, x);
-  check_overlap(function, "dx", dx, x_name, x);
-  check_overlap(function, "dx", dx, "dy", dy);
+void check_input_gradient(const char* function, const char* x_name, const X& x, const DY& dy, const DX& dx,
+                          const char* dx_name = "dx") {
+  check_output(function, dx_name, dx, x);
+  check_overlap(function, dx_name, dx, x_name, x);
+  check_overlap(function, dx_name, dx, "dy", dy);
 }
 
 /// y must lie apart from x, and be another object: both may be about to be resized.
@@ -200,15 +201,6 @@ void check_apart(const char* function, const char* y_name, const Y& y, const cha
   if (same || overlap(extent_of(x), extent_of(y))) {
     fail(function, std::string(y_name) + " overlaps " + x_name + "; it must lie apart");
   }
-}
-
-/// The gradient of the residual, beside that of x.
-template <class X, class DY, class DX, class DZ>
-void check_residual_gradient(const char* function, const X& x, const DY& dy, const DX& dx, const DZ& dz) {
-  check_output(function, "dz", dz, x);
-  check_overlap(function, "dz", dz, "x", x);
-  check_overlap(function, "dz", dz, "dy", dy);
-  check_apart(function, "dx", dx, "dz", dz);
 }
 
 }  // namespace batchnorm::detail

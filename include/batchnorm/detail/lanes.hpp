@@ -50,6 +50,8 @@ struct Lanes {
   static constexpr int bytes = Bytes;
   static constexpr int count = Bytes == 0 ? 1 : Bytes / static_cast<int>(sizeof(Compute));
   using V = typename VectorType<Compute, Bytes>::type;
+  /// As wide as a value.
+  using Int = std::conditional_t<sizeof(Compute) == 4, std::int32_t, std::int64_t>;
   /// The same lanes over an array of Compute.
   using Computed = Lanes<Compute, Compute, Bytes>;
   /// Vectors in a pack: as many values as the widest register holds.
@@ -144,13 +146,12 @@ struct Lanes {
   BATCHNORM_INLINE static void keep_last(V& v, const V& replacement, Index keep) {
     if constexpr (Bytes != 0) {
       // By bits: GCC takes a choice between vectors apart where the condition is not a comparison.
-      using Int = std::conditional_t<sizeof(Compute) == 4, std::int32_t, std::int64_t>;
       typename VectorType<Int, sizeof(V)>::type kept, own, other;
       std::memcpy(&kept, &lane_masks<Int>[static_cast<std::size_t>(max_lanes - count + keep)], sizeof kept);
-      std::memcpy(&own, &v, sizeof own);
-      std::memcpy(&other, &replacement, sizeof other);
+      copy_bits(own, v);
+      copy_bits(other, replacement);
       own = (own & kept) | (other & ~kept);
-      std::memcpy(&v, &own, sizeof own);
+      copy_bits(v, own);
     }
   }
 

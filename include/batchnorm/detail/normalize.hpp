@@ -1,6 +1,6 @@
 #pragma once
 
-#include "batchnorm/detail/passes.hpp"
+#include "batchnorm/detail/run.hpp"
 #include "batchnorm/moments.hpp"
 
 // The passes of a forward.

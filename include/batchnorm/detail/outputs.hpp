@@ -120,18 +120,24 @@ class OutputLines<View<Bit>> {
       : to_(out.data + (outer * out.outer_stride + channel * out.channel_stride + offset)),
         stride_(out.outer_stride),
         channel_stride_(out.channel_stride),
-        fills_bytes_(offset == 0 && length == out.shape.inner && length >= byte_bits),
-        writer_(to_, shared_) {}
+        fills_bytes_(offset == 0 && length == out.shape.inner && length >= byte_bits) {}
 
   void step_by_channels() { stride_ = channel_stride_; }
   static constexpr bool streams() { return false; }
 
   BATCHNORM_INLINE OutputLines channel(Index c, Index channels) const {
+    OutputLines result = *this;
+    result.to_ += c * channel_stride_;
     // One thread writes whole runs of neighboring channels one after another, and no more than two of them meet in a
     // byte.
-    return from(c * channel_stride_, {!fills_bytes_ || c == 0, !fills_bytes_ || c == channels - 1});
+    if (fills_bytes_) result.shared_ = {c == 0, c == channels - 1};
+    return result;
   }
-  BATCHNORM_INLINE OutputLines line(Index k) const { return from(k * stride_, shared_); }
+  BATCHNORM_INLINE OutputLines line(Index k) const {
+    OutputLines result = *this;
+    result.writer_ = BitWriter(to_ + k * stride_, shared_);
+    return result;
+  }
 
   template <class L>
   BATCHNORM_INLINE void begin_streaming_at(Index) {}
@@ -151,14 +157,6 @@ class OutputLines<View<Bit>> {
   BATCHNORM_INLINE void end() { writer_.finish(); }
 
  private:
-  BATCHNORM_INLINE OutputLines from(Index offset, SharedEnds shared) const {
-    OutputLines result = *this;
-    result.to_ += offset;
-    result.shared_ = shared;
-    result.writer_ = BitWriter(result.to_, shared);
-    return result;
-  }
-
   BitPlace<std::uint8_t> to_;
   Index stride_, channel_stride_;
   bool fills_bytes_;

@@ -1,0 +1,68 @@
+#pragma once
+
+#include "batchnorm/detail/parallel.hpp"
+#include "batchnorm/detail/passes.hpp"
+
+// Runs passes on the threads of a device, with the memory of a workspace.
+
+namespace batchnorm::detail {
+
+/// For formulas that have none beside the center.
+struct NoCoefficients {};
+
+/// Runs a reduction alone. fill_reduction(coefficients, begin, end) sets those it has beside the center, where it has
+/// any.
+template <Device D, class In, class Formula, class Fill, class T>
+void run(const D& device, Reduction<In, Formula> reduction, const Fill& fill_reduction, Workspace<T>& workspace) {
+  const Partition& partition = reduction.partition();
+  const Index threads = workers(device, partition.parts(), partition.grid.bytes());
+  workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
+  reduction.use(threads, workspace.computes(), workspace.statistics());
+  reduction.fill(fill_reduction);
+  run_tasks(device, threads, partition.parts(), Order::forwards,
+            [&](Index k, Index worker) { reduction.part(k, worker); });
+  reduction.merge();
+}
+
+/// Runs a map alone. fill(coefficients, begin, end) sets the coefficients of these channels.
+template <Device D, class In, class Formula, class Out, class Fill, class T>
+void run(const D& device, Map<In, Formula, Out> map, const Fill& fill, Workspace<T>& workspace) {
+  const Partition& partition = map.partition();
+  const Index threads = workers(device, partition.parts(), partition.grid.bytes());
+  workspace.reserve(map.computes(threads), 0);
+  map.use(workspace.computes());
+  map.fill(fill, 0, partition.grid.shape.channels);
+  run_tasks(device, threads, partition.parts(), Order::forwards, [&](Index k, Index worker) { map.part(k, worker); });
+}
+
+/// Runs a reduction and the map that `fill` makes from its result.
+template <Device D, class ReduceIn, class ReduceFormula, class FillReduction, class MapIn, class MapFormula, class Out,
+          class Fill, class T>
+void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const FillReduction& fill_reduction,
+         Map<MapIn, MapFormula, Out> map, const Fill& fill, Workspace<T>& workspace) {
+  const Partition& partition = reduction.partition();
+  const Index parts = partition.parts();
+  const Index threads = workers(device, parts, partition.grid.bytes());
+  const Index reduce_computes = reduction.computes(threads);
+  workspace.reserve(reduce_computes + map.computes(threads), reduction.statistics(threads));
+  reduction.use(threads, workspace.computes(), workspace.statistics());
+  map.use(workspace.computes() + reduce_computes);
+  reduction.fill(fill_reduction);
+  if (follows_in_parts<MapIn, Out>(partition)) {
+    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
+      const Part part = partition[k];
+      reduction.part(k, worker);
+      map.fill(fill, part.channel_begin, part.channel_end);
+      map.part(k, worker);
+    });
+  } else {
+    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) { reduction.part(k, worker); });
+    reduction.merge();
+    map.fill(fill, 0, partition.grid.shape.channels);
+    // Backwards: the end of what was read is still in the cache.
+    run_tasks(device, threads, map.partition().parts(), Order::backwards,
+              [&](Index k, Index worker) { map.part(k, worker); });
+  }
+}
+
+}  // namespace batchnorm::detail
