@@ -22,6 +22,19 @@ struct BackwardOptions {
   const Vector<Statistic>* var = nullptr;
 };
 
+namespace detail {
+
+template <class T>
+inline constexpr bool is_backward_options = false;
+template <class Statistic>
+inline constexpr bool is_backward_options<BackwardOptions<Statistic>> = true;
+
+/// What may be a tensor, where options may follow.
+template <class T>
+concept NoBackwardOptions = !is_backward_options<std::remove_cvref_t<T>>;
+
+}  // namespace detail
+
 /// A batch normalization layer: gamma, beta, their gradients and the running statistics, over the four phases, and
 /// what follows in the same pass over memory: an activation, and the sum with a residual z before it.
 ///
@@ -154,8 +167,9 @@ class BatchNorm {
   /// Computes: dz = dy * act'(v), then as in backward with dz for g.
   /// Aliasing: dx and dz may each be x, or dy. No other overlap.
   template <Device D, class X, class DY, class DX, class DZ>
-  void backward_add(const D& device, const X& x, const DY& dy, DX&& dx, DZ&& dz,
-                    const BackwardOptions& options = {}) requires(keeps_slopes) {
+  void backward_add(const D& device, const X& x, const DY& dy, DX&& dx, DZ&& dz, const BackwardOptions& options = {}) {
+    static_assert(keeps_slopes,
+                  "batchnorm: of this activation forward_add keeps nothing; backward_add wants y after x.");
     require_sum_gradients<X, DY, DX, DZ>();
     const Index axis = prepare_backward_add(x, dy, dx, dz, options);
     const auto x_view = detail::view_of(x, axis);
@@ -171,9 +185,11 @@ class BatchNorm {
   /// The same for an activation without two slopes: from the output y of forward_add, as it was rounded.
   ///
   /// Aliasing: dx and dz may each be x, y, or dy. No other overlap.
-  template <Device D, class X, class Y, class DY, class DX, class DZ>
+  template <Device D, class X, class Y, class DY, class DX, detail::NoBackwardOptions DZ>
   void backward_add(const D& device, const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
-                    const BackwardOptions& options = {}) requires(!keeps_slopes) {
+                    const BackwardOptions& options = {}) {
+    static_assert(!keeps_slopes,
+                  "batchnorm: of this activation forward_add keeps what backward_add needs; leave out y.");
     constexpr const char* function = "backward_add";
     require_inputs<X, Y>();
     require_sum_gradients<X, DY, DX, DZ>();
@@ -299,13 +315,11 @@ class BatchNorm {
     backward(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx), options);
   }
   template <detail::NoDevice X, class DY, class DX, class DZ>
-  void backward_add(const X& x, const DY& dy, DX&& dx, DZ&& dz,
-                    const BackwardOptions& options = {}) requires(keeps_slopes) {
+  void backward_add(const X& x, const DY& dy, DX&& dx, DZ&& dz, const BackwardOptions& options = {}) {
     backward_add(Eigen::DefaultDevice{}, x, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
   }
-  template <detail::NoDevice X, class Y, class DY, class DX, class DZ>
-  void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz,
-                    const BackwardOptions& options = {}) requires(!keeps_slopes) {
+  template <detail::NoDevice X, class Y, class DY, class DX, detail::NoBackwardOptions DZ>
+  void backward_add(const X& x, const Y& y, const DY& dy, DX&& dx, DZ&& dz, const BackwardOptions& options = {}) {
     backward_add(Eigen::DefaultDevice{}, x, y, dy, std::forward<DX>(dx), std::forward<DZ>(dz), options);
   }
   template <detail::NoDevice Y, class DY, class DX>
