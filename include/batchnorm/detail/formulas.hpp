@@ -248,8 +248,9 @@ struct KnownSlope : Act {
   BATCHNORM_INLINE static void differentiate(const V& slope, V& g, const V* constants) {
     V one;
     set_one(one);
-    const V minus_one = -one;
-    V other = g;
+    V minus_one = -one, other = g;
+    // A comparison with a constant would leave the loop, away from its choice, which GCC 12 cannot compile.
+    if constexpr (constants_of < Act >> 0) settle(minus_one);
     Act::differentiate(minus_one, other, constants);
     g = slope == one ? g : other;
   }
