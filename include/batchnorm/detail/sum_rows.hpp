@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 
 #include "batchnorm/detail/sum_tiles.hpp"
 
@@ -22,16 +23,17 @@ struct SumRows {
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array, rows.length, Compute(0));
     }
-    const bool few_columns = rows.length <= narrow, from_memory = rows.ahead != 0;
+    const bool few_columns = rows.length <= narrow;
     const Index tile = few_columns && rows.lines == block_rows ? tiles_together * tile_rows : tile_rows;
-    const Index sweep = few_columns || !from_memory ? tile : rows_from_memory();
-    const ForEach<In> ahead = rows_ahead(std::min<Index>(sweep, tile_rows)), nothing{};
+    const bool in_order = rows.length <= strip<L> * L::count;
+    const Index step = rows.ahead == 0 || in_order ? tile : rows_from_memory(tile);
+    const Reach reach = reach_of(step, in_order), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
     for (Index row = 0; row < rows.lines; row += tile) {
       const Index end = std::min(row + tile, rows.lines);
-      for (Index k = row; k < end; k += sweep) {
-        const Sweep rows_together{k, std::min(k + sweep, end), k == row, k + sweep >= end};
-        add_rows<L>(rows_together, rows_together.end == rows.lines && !goes_on ? nothing : ahead);
+      for (Index k = row; k < end; k += step) {
+        const Sweep sweep{k, std::min(k + step, end), k == row, k + step >= end};
+        add_rows<L>(sweep, sweep.end == rows.lines && !goes_on ? nothing : reach);
       }
     }
   }
@@ -44,12 +46,15 @@ struct SumRows {
   /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
   /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
+  static constexpr Index tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
 
-  /// Rows of more columns that are read at a time where they come from memory: a core reads ahead of few streams only.
-  BATCHNORM_INLINE Index rows_from_memory() const {
-    constexpr Index streams = 4, tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
-    static_assert(tensors <= streams);
-    return tensors == 1 && rows.length > 2 * narrow ? streams / 2 : streams / tensors;
+  /// Rows that are read at a time where they come from memory: with as many that are asked for in advance they stay in
+  /// L1.
+  BATCHNORM_INLINE Index rows_from_memory(Index most) const {
+    constexpr Index least = 2;
+    const Index together = 4 * rows.ahead / tensors;
+    return static_cast<Index>(
+        std::bit_floor(static_cast<std::size_t>(std::clamp(together / rows.length, least, most))));
   }
 
   /// Rows that are read at a time, from one end to the other, and where they stand in their tile.
@@ -58,13 +63,45 @@ struct SumRows {
     bool begins_tile, ends_tile;
   };
 
+  /// How far ahead memory is asked for, in an input whose rows lie close together and in another one: at least as far
+  /// as a sweep goes, where it is not read in the order of memory.
+  struct Reach {
+    Index values, rows;
+  };
+  BATCHNORM_INLINE Reach reach_of(Index step, bool in_order) const {
+    if (rows.ahead == 0) return {};
+    return {std::max(tensors == 1 ? 4 * rows.ahead : rows.ahead, in_order ? 0 : step * rows.length),
+            round_up(ceil_div(rows.ahead, rows.length), std::min<Index>(step, tile_rows))};
+  }
+
+  /// Rows that lie close together are asked for in the order of memory, which is how it is read fastest, in whatever
+  /// order a sweep reads them; others at the same columns of a later row.
+  BATCHNORM_INLINE Ahead<In> ahead_of(const Sweep& sweep, Index row, Index column, Index width,
+                                      const Reach& reach) const {
+    if (reach.values == 0) return {};
+    Ahead<In> result;
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < Formula::inputs; ++k) {
+      if (const Index stride = rows.stride[k]; stride == rows.length) {
+        const Index read_before = (sweep.end - sweep.begin) * column + (row - sweep.begin) * width;
+        const Index place = (row - sweep.begin) * stride + column;
+        result.to[k] = reach.values + read_before - place;
+        result.stride[k] = width;
+      } else {
+        result.to[k] = reach.rows * stride;
+        result.stride[k] = stride;
+      }
+    }
+    return result;
+  }
+
   template <class L>
-  BATCHNORM_INLINE void add_rows(const Sweep& sweep, const ForEach<In>& ahead) const {
+  BATCHNORM_INLINE void add_rows(const Sweep& sweep, const Reach& reach) const {
     const Index columns = rows.length;
     Index j = 0;
     constexpr int together = strip<L>;
-    for (; j + together * L::count <= columns; j += together * L::count) add_strip<L, together>(sweep, j, ahead);
-    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(sweep, j, ahead);
+    for (; j + together * L::count <= columns; j += together * L::count) add_strip<L, together>(sweep, j, reach);
+    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(sweep, j, reach);
     if (j == columns) return;
     for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
       add_tail<L>(row, std::min<Index>(tile_rows, sweep.end - row), columns - L::count, columns - j);
@@ -72,7 +109,7 @@ struct SumRows {
   }
 
   template <class L, int Strip>
-  BATCHNORM_INLINE void add_strip(const Sweep& sweep, Index column, const ForEach<In>& ahead) const {
+  BATCHNORM_INLINE void add_strip(const Sweep& sweep, Index column, const Reach& reach) const {
     typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) {
@@ -89,7 +126,8 @@ struct SumRows {
     for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
       typename L::V of_tile[Strip], product_of_tile[Strip];
       sum_tile<L, Formula, true, Strip>(place(row, column), rows.stride, std::min<Index>(tile_rows, sweep.end - row),
-                                        ahead, c, of_tile, product_of_tile);
+                                        ahead_of(sweep, row, column, Strip * L::count, reach), c, of_tile,
+                                        product_of_tile);
 #pragma GCC unroll 8
       for (int s = 0; s < Strip; ++s) {
         sum[s] += of_tile[s];
@@ -117,15 +155,6 @@ struct SumRows {
     L::clear(product_sum);
     sum_ends<L, Formula, true>(place(row, column), rows.stride, count, keep, c, sum, product_sum);
     add<L>(column, sum, product_sum);
-  }
-
-  /// To the same columns in the next rows that are read together, or as many times as many on as are far enough.
-  BATCHNORM_INLINE ForEach<In> rows_ahead(Index together) const {
-    const Index ahead = round_up(ceil_div(rows.ahead, rows.length), together);
-    ForEach<In> result;
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < Formula::inputs; ++k) result[k] = ahead * rows.stride[k];
-    return result;
   }
 
   BATCHNORM_INLINE Pointers<In> place(Index row, Index column) const {

@@ -77,15 +77,16 @@ struct SumRuns {
                                        const StripCoefficients<L, Formula, false, 1>& c, Totals<L>& totals) {
     constexpr int strip = packs * L::per_pack;
     constexpr Index step = L::count * strip;
-    ForEach<In> stride, ahead;
+    ForEach<In> stride;
     stride.fill(step);
+    Ahead<In> ahead{.to = {}, .stride = stride};
     typename L::V sum[strip], product_sum[strip];
     Index i = 0, steps = runs.length / step;
     do {
       const Index tile = std::min<Index>(steps, tile_rows);
 #pragma GCC unroll 8
       for (std::size_t k = 0; k < Formula::inputs; ++k) {
-        ahead[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
+        ahead.to[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
       }
       sum_tile<L, Formula, false, strip>(runs.place(line, i), stride, tile, ahead, c, sum, product_sum);
       i += tile * step;

@@ -30,19 +30,26 @@ BATCHNORM_INLINE void load_inputs(const Pointers<In>& at, const ForEach<In>& str
 template <class L, class Formula, bool ByColumns, int Strip>
 using StripCoefficients = typename L::V[ByColumns ? Strip : 1][Formula::coefficients];
 
+/// Which memory is asked for in advance: that `to` values behind the first row's, for each further row `stride` behind.
+template <class In>
+struct Ahead {
+  ForEach<In> to{}, stride{};
+  BATCHNORM_INLINE bool asks() const { return to[0] != 0; }
+};
+
 /// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart. May ask for
-/// what lies `ahead` of each vector.
+/// as many vectors of each input in advance.
 template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip, class In>
-BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& stride, Index rows,
-                                  const ForEach<In>& ahead, const StripCoefficients<L, Formula, ByColumns, Strip>& c,
-                                  typename L::V (&sum)[Strip], typename L::V (&product_sum)[Strip]) {
+BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const Ahead<In>& ahead,
+                                  const StripCoefficients<L, Formula, ByColumns, Strip>& c, typename L::V (&sum)[Strip],
+                                  typename L::V (&product_sum)[Strip]) {
   for (Index row = 0; row < rows; ++row) {
 #pragma GCC unroll 8
     for (int s = 0; s < Strip; ++s) {
       const Index offset = s * L::count;
       for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
         if constexpr (Prefetches && !(ByColumns && k == Formula::weights)) {
-          at.template prefetch<L, k>(row * stride[k] + offset, ahead[k]);
+          at.template prefetch<L, k>(row * ahead.stride[k] + offset, ahead.to[k]);
         }
       });
       typename L::V v[Formula::inputs];
@@ -54,7 +61,7 @@ BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& str
 
 /// The sums of a tile, from zero on.
 template <class L, class Formula, bool ByColumns, int Strip, class In>
-BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const ForEach<In>& ahead,
+BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const Ahead<In>& ahead,
                                const StripCoefficients<L, Formula, ByColumns, Strip>& c, typename L::V (&sum)[Strip],
                                typename L::V (&product_sum)[Strip]) {
 #pragma GCC unroll 8
@@ -62,10 +69,10 @@ BATCHNORM_INLINE void sum_tile(const Pointers<In>& at, const ForEach<In>& stride
     L::clear(sum[s]);
     L::clear(product_sum[s]);
   }
-  if (ahead[0] == 0) {
-    sum_vectors<L, Formula, ByColumns, false, Strip>(at, stride, rows, ahead, c, sum, product_sum);
-  } else {
+  if (ahead.asks()) {
     sum_vectors<L, Formula, ByColumns, true, Strip>(at, stride, rows, ahead, c, sum, product_sum);
+  } else {
+    sum_vectors<L, Formula, ByColumns, false, Strip>(at, stride, rows, ahead, c, sum, product_sum);
   }
 }
 
