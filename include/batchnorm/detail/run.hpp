@@ -59,9 +59,8 @@ void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const Fi
     run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) { reduction.part(k, worker); });
     reduction.merge();
     map.fill(fill, 0, partition.grid.shape.channels);
-    // Backwards: the end of what was read is still in the cache.
-    run_tasks(device, threads, map.partition().parts(), Order::backwards,
-              [&](Index k, Index worker) { map.part(k, worker); });
+    const Order order = memory_access().returns_backwards ? Order::backwards : Order::forwards;
+    run_tasks(device, threads, map.partition().parts(), order, [&](Index k, Index worker) { map.part(k, worker); });
   }
 }
 
