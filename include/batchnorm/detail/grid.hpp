@@ -13,9 +13,11 @@
 
 namespace batchnorm::detail {
 
-/// Rows, or values of a run, whose float sums are merged into double at a time.
-inline constexpr Index block_rows = 256;
-inline constexpr Index piece_length = block_rows * max_lanes;
+/// Rows, and values of runs, whose float sums are merged into double at a time: so many that what a block costs beside
+/// its sums hardly counts.
+inline constexpr Index block_rows = 256, block_length = 32768;
+/// Parts are cut between rows, or between pieces of runs.
+inline constexpr Index block_pieces = 2, piece_length = block_length / block_pieces;
 /// Columns that one part works on at most: its accumulators stay in L1.
 inline constexpr Index max_columns = 1024;
 

@@ -69,6 +69,7 @@ class PartReduction {
   Statistic* first;
   Statistic* second;
   ReduceScratch<Compute, Statistic, Formula> scratch;
+  Index reach = tensors == 1 ? memory_access().lone_reach : 1;
 
   void run() const {
     if constexpr (has_weights<Formula>) {
@@ -92,6 +93,7 @@ class PartReduction {
 
  private:
   using Kernel = SumRuns<In, Formula>;
+  static constexpr Index tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
   static constexpr bool widens = !std::is_same_v<Compute, Statistic>;
   /// So few instructions for each value that the core has the loads of the next ones under way.
   static constexpr bool is_light =
@@ -110,21 +112,29 @@ class PartReduction {
     return {begin, end, channel_begin, channel_end, before, count_between<Formula>(grid, in, begin, end)};
   }
 
-  /// Positions [begin, end) of a channel: whole runs, or a piece of one.
+  /// Positions [begin, end) of a channel: whole runs, or some pieces of one.
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
-    Lines<In> runs = lines_at(in, place, end - begin, grid.piece_size(begin));
-    if (is_light && grid.pieces > 1 && !memory_access().prefetches_straight) runs.ahead = 0;
+    Lines<In> runs = grid.pieces == 1 ? lines_at(in, place, end - begin, grid.shape.inner)
+                                      : lines_at(in, place, 1, grid.values_before(end) - grid.values_before(begin));
+    runs.ahead *= reach;
+    if (is_light && grid.shape.inner > block_length && !memory_access().prefetches_straight) runs.ahead = 0;
     return runs;
+  }
+
+  /// The end of a block that begins at a position.
+  Index block_end(Index begin) const {
+    if (grid.pieces > 1) return std::min({begin + block_pieces, (grid.run_of(begin) + 1) * grid.pieces, part.end});
+    return std::min(begin + std::max<Index>(block_length / std::max<Index>(grid.shape.inner, 1), 1), part.end);
   }
 
   // ---- By runs: as many channels at a time as have room for their lanes.
 
   void reduce_runs(Index channel_begin, Index channel_end) const {
-    const Index positions = std::max<Index>(piece_length / std::max<Index>(grid.shape.inner, 1), 1);
     Statistic before(0);
-    for (Index p = part.begin; p < part.end; p += positions) {
-      const Block block = block_of(p, std::min(p + positions, part.end), channel_begin, channel_end, before);
+    for (Index begin = part.begin, end; begin < part.end; begin = end) {
+      end = block_end(begin);
+      const Block block = block_of(begin, end, channel_begin, channel_end, before);
       if (block.count == Statistic(0)) continue;
       const ChannelRuns<In> runs(in, runs_of(channel_begin, block.begin, block.end), block.channels());
       find_centers(block, scratch.center, Kernel::lanes);
@@ -154,8 +164,10 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = block.channels() * grid.shape.inner;
-    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold,
-                    fold * width, fold);
+    Lines<In> rows = lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0),
+                              (block.end - block.begin) / fold, fold * width, fold);
+    if (rows.stride[0] == rows.length) rows.ahead *= reach;
+    return rows;
   }
 
   /// The same center for all columns of a channel.

@@ -51,8 +51,8 @@ struct SumRows {
   /// Rows that are read at a time where they come from memory: with as many that are asked for in advance they stay in
   /// L1.
   BATCHNORM_INLINE Index rows_from_memory(Index most) const {
-    constexpr Index least = 2;
-    const Index together = 4 * rows.ahead / tensors;
+    constexpr Index least = 2, bytes = Index(8) << 10;
+    constexpr Index together = bytes / (tensors * static_cast<Index>(sizeof(typename In::Widest)));
     return static_cast<Index>(
         std::bit_floor(static_cast<std::size_t>(std::clamp(together / rows.length, least, most))));
   }
@@ -70,7 +70,7 @@ struct SumRows {
   };
   BATCHNORM_INLINE Reach reach_of(Index step, bool in_order) const {
     if (rows.ahead == 0) return {};
-    return {std::max(tensors == 1 ? 4 * rows.ahead : rows.ahead, in_order ? 0 : step * rows.length),
+    return {std::max(rows.ahead, in_order ? 0 : step * rows.length),
             round_up(ceil_div(rows.ahead, rows.length), std::min<Index>(step, tile_rows))};
   }
 

@@ -69,6 +69,7 @@ struct MemoryAccess {
   Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not
   Index min_streaming_bytes;  // from which on it does not, and stores go past the caches
   bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
+  Index lone_reach;           // how much farther than else memory is asked for in advance where one tensor is summed
   bool returns_backwards;     // to what it has read: the end of that is still in the cache
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
@@ -80,9 +81,9 @@ inline MemoryAccess& memory_access() {
     constexpr Index never = std::numeric_limits<Index>::max();
 #if BATCHNORM_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(4) << 20, Index(12) << 20, Index(32) << 20, false, false};
+    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(4) << 20, Index(12) << 20, Index(32) << 20, false, 4, false};
 #endif
-    return MemoryAccess{Index(2) << 20, never, never, true, true};
+    return MemoryAccess{Index(2) << 20, never, never, true, 1, true};
   }();
   return access;
 }
