@@ -51,15 +51,16 @@ struct Grid {
   Index bytes() const { return shape.size() * value_bytes; }
 };
 
-/// How far ahead kernels ask for memory, where tensors do not stay in the caches. Outputs too: a store waits until its
-/// line has been read. Tensors of 16 bits count as if they had 32.
-inline constexpr Index prefetch_bytes = 2048;
+/// Kernels ask for memory in advance where tensors do not stay in the caches. Outputs too: a store waits until its line
+/// has been read. Tensors of 16 bits count as if they had 32.
 inline constexpr Index min_prefetch_bytes = 6'000'000;
 
+/// How far ahead, for each of several tensors.
 template <class T>
-Index values_ahead(const Shape& shape) {
+Index values_ahead(const Shape& shape, Index tensors) {
   const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
-  return compute_bytes < min_prefetch_bytes ? 0 : prefetch_bytes / static_cast<Index>(sizeof(T));
+  if (compute_bytes < min_prefetch_bytes) return 0;
+  return memory_access().prefetch_bytes(compute_bytes, tensors) / static_cast<Index>(sizeof(T));
 }
 
 /// Shorter lines than this do not go past the caches: their ends would be written twice. Kernels rely on three vectors.

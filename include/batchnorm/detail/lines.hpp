@@ -108,9 +108,8 @@ struct Lines {
 
 /// `lines` of `length` values from a place on, `step` rows of the tensor apart.
 template <class In>
-Lines<In> lines_at(const In& in, const Pointers<In>& place, Index lines, Index length, Index step = 1) {
-  return {place, in.map([&](const auto& view) { return step * view.outer_stride; }), lines, length,
-          values_ahead<typename In::Widest>(in.shape())};
+Lines<In> lines_at(const In& in, const Pointers<In>& place, Index lines, Index length, Index ahead, Index step = 1) {
+  return {place, in.map([&](const auto& view) { return step * view.outer_stride; }), lines, length, ahead};
 }
 
 /// The runs of several channels, `stride` apart in each input.

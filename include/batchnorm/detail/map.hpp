@@ -21,7 +21,7 @@ class PartMap {
   const In& in;
   const Out& out;
   Streams<Out> streams;
-  bool prefetches_runs;             // those that do not stream
+  bool read_before;                 // just so: its inputs are still in a cache
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part and one pack more
 
@@ -44,10 +44,11 @@ class PartMap {
       const Index end = grid.pieces == 1 ? part.end : std::min(part.end, (run + 1) * grid.pieces);
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
       const Pointers<In> first(in, run, part.channel_begin, offset);
-      ChannelRuns<In> channels(in, lines_at(in, first, grid.pieces == 1 ? end - p : 1, length), part.channels());
       OutputLines<Out> to(out, run, part.channel_begin, offset, length, streams);
+      const Lines<In> runs =
+          lines_at(in, first, grid.pieces == 1 ? end - p : 1, length, ahead(to.streams(), !read_before));
+      const ChannelRuns<In> channels(in, runs, part.channels());
       if (channels.runs.lines == 1) to.step_by_channels();
-      if (!to.streams() && !prefetches_runs) channels.runs.ahead = 0;
       dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);
       p = end;
     }
@@ -59,8 +60,15 @@ class PartMap {
     const Index length = dense ? rows * width : width;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
-    dispatch(MapRows<In, Formula, Out>{lines_at(in, first, dense ? 1 : rows, length), to, column_coefficients(), width},
-             length);
+    const Lines<In> lines =
+        lines_at(in, first, dense ? 1 : rows, length, ahead(to.streams(), dense && In::tensors == 1));
+    dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
+  }
+
+  /// How far ahead to ask for memory. What is walked straight on, a core may read ahead of by itself.
+  Index ahead(bool stores_stream, bool straight) const {
+    if (straight && !stores_stream && !memory_access().prefetches_straight) return 0;
+    return values_ahead<typename In::Widest>(grid.shape, In::tensors + tensors_of<Out>);
   }
 
   /// Whether the rows of the part follow one another without gaps.

@@ -174,14 +174,13 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
-    // Where the part was read just before, only its output comes from memory.
-    const bool prefetches_runs = memory_access().prefetches_straight || partition_.whole_channels();
+    const bool read_before = partition_.whole_channels();
     PartMap<In, Formula, Out>{partition_.grid,
                               partition_[k],
                               in_,
                               out_,
                               streams_,
-                              prefetches_runs,
+                              read_before,
                               coefficients_.per_channel(),
                               coefficients_.per_column(worker)}
         .run();

@@ -69,7 +69,6 @@ class PartReduction {
   Statistic* first;
   Statistic* second;
   ReduceScratch<Compute, Statistic, Formula> scratch;
-  Index reach = tensors == 1 ? memory_access().lone_reach : 1;
 
   void run() const {
     if constexpr (has_weights<Formula>) {
@@ -93,7 +92,6 @@ class PartReduction {
 
  private:
   using Kernel = SumRuns<In, Formula>;
-  static constexpr Index tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
   static constexpr bool widens = !std::is_same_v<Compute, Statistic>;
   /// So few instructions for each value that the core has the loads of the next ones under way.
   static constexpr bool is_light =
@@ -115,11 +113,10 @@ class PartReduction {
   /// Positions [begin, end) of a channel: whole runs, or some pieces of one.
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
-    Lines<In> runs = grid.pieces == 1 ? lines_at(in, place, end - begin, grid.shape.inner)
-                                      : lines_at(in, place, 1, grid.values_before(end) - grid.values_before(begin));
-    runs.ahead *= reach;
-    if (is_light && grid.shape.inner > block_length && !memory_access().prefetches_straight) runs.ahead = 0;
-    return runs;
+    const bool asks = !is_light || grid.shape.inner <= block_length || memory_access().prefetches_straight;
+    const Index lines = grid.pieces == 1 ? end - begin : 1;
+    const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(begin);
+    return lines_at(in, place, lines, length, asks ? ahead() : 0);
   }
 
   /// The end of a block that begins at a position.
@@ -164,10 +161,8 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = block.channels() * grid.shape.inner;
-    Lines<In> rows = lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0),
-                              (block.end - block.begin) / fold, fold * width, fold);
-    if (rows.stride[0] == rows.length) rows.ahead *= reach;
-    return rows;
+    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold,
+                    fold * width, ahead(), fold);
   }
 
   /// The same center for all columns of a channel.
@@ -197,6 +192,10 @@ class PartReduction {
   }
 
   // ---- Both.
+
+  Index ahead() const {
+    return values_ahead<typename In::Widest>(grid.shape, In::tensors - (has_weights<Formula> ? 1 : 0));
+  }
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that
   /// a constant stays exact; in the first block that of samples.

@@ -47,12 +47,12 @@ struct SumRows {
   /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
   static constexpr Index tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
+  static constexpr Index values_in(Index bytes) { return bytes / static_cast<Index>(sizeof(typename In::Widest)); }
 
   /// Rows that are read at a time where they come from memory: with as many that are asked for in advance they stay in
   /// L1.
   BATCHNORM_INLINE Index rows_from_memory(Index most) const {
-    constexpr Index least = 2, bytes = Index(8) << 10;
-    constexpr Index together = bytes / (tensors * static_cast<Index>(sizeof(typename In::Widest)));
+    constexpr Index least = 2, together = values_in(Index(8) << 10) / tensors;
     return static_cast<Index>(
         std::bit_floor(static_cast<std::size_t>(std::clamp(together / rows.length, least, most))));
   }
@@ -71,7 +71,7 @@ struct SumRows {
   BATCHNORM_INLINE Reach reach_of(Index step, bool in_order) const {
     if (rows.ahead == 0) return {};
     return {std::max(rows.ahead, in_order ? 0 : step * rows.length),
-            round_up(ceil_div(rows.ahead, rows.length), std::min<Index>(step, tile_rows))};
+            round_up(ceil_div(values_in(near_prefetch_bytes), rows.length), std::min<Index>(step, tile_rows))};
   }
 
   /// Rows that lie close together are asked for in the order of memory, which is how it is read fastest, in whatever

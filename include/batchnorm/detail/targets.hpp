@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <limits>
 
@@ -63,17 +64,25 @@ inline std::atomic<Target>& target_in_use() {
   return target;
 }
 
+/// How far ahead kernels ask for memory where nothing is known that would allow more.
+inline constexpr Index near_prefetch_bytes = 2048;
+
 /// How cores best reach memory, as measured (benchmarks/README.md). Only tests change it, while no call runs.
 struct MemoryAccess {
   Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
   Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not
   Index min_streaming_bytes;  // from which on it does not, and stores go past the caches
   bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
-  Index lone_reach;           // how much farther than else memory is asked for in advance where one tensor is summed
+  Index far_prefetch_bytes;   // how far ahead to ask where one tensor is all that is read or written
   bool returns_backwards;     // to what it has read: the end of that is still in the cache
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
   bool streams(Index bytes) const { return bytes >= min_streaming_bytes; }
+  /// For each of several tensors that are read or written.
+  Index prefetch_bytes(Index tensor_bytes, Index tensors) const {
+    if (tensors == 1) return far_prefetch_bytes;
+    return streams(tensor_bytes) ? near_prefetch_bytes : std::max(near_prefetch_bytes, far_prefetch_bytes / 2);
+  }
 };
 
 inline MemoryAccess& memory_access() {
@@ -81,9 +90,10 @@ inline MemoryAccess& memory_access() {
     constexpr Index never = std::numeric_limits<Index>::max();
 #if BATCHNORM_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_is("amd")) return MemoryAccess{Index(4) << 20, Index(12) << 20, Index(32) << 20, false, 4, false};
+    if (__builtin_cpu_is("amd"))
+      return MemoryAccess{Index(4) << 20, Index(12) << 20, Index(32) << 20, false, Index(8) << 10, false};
 #endif
-    return MemoryAccess{Index(2) << 20, never, never, true, 1, true};
+    return MemoryAccess{Index(2) << 20, never, never, true, near_prefetch_bytes, true};
   }();
   return access;
 }
