@@ -41,19 +41,12 @@ class Framed {
   Index offset_, size_;
 };
 
-/// Lets outputs of any size go past the caches, or none, while it lives.
-class StreamingGuard {
- public:
-  explicit StreamingGuard(bool streams) {
-    detail::memory_access().min_streaming_bytes = streams ? 0 : std::numeric_limits<Index>::max();
-  }
-  ~StreamingGuard() { detail::memory_access() = before_; }
-  StreamingGuard(const StreamingGuard&) = delete;
-  StreamingGuard& operator=(const StreamingGuard&) = delete;
-
- private:
-  const detail::MemoryAccess before_ = detail::memory_access();
-};
+/// As it is, but outputs of any size go past the caches, or none.
+detail::MemoryAccess streaming_access(bool streams) {
+  detail::MemoryAccess access = detail::memory_access();
+  access.min_streaming_bytes = streams ? 0 : std::numeric_limits<Index>::max();
+  return access;
+}
 
 template <class Scalar>
 void expect_same_bits_at_any_alignment(const Problem<Scalar>& p) {
@@ -64,7 +57,7 @@ void expect_same_bits_at_any_alignment(const Problem<Scalar>& p) {
     const Step<Scalar> expected = run_step(p);
     for (const bool streams : {false, true}) {
       SCOPED_TRACE(streams ? "past the caches" : "through the caches");
-      const StreamingGuard guard(streams);
+      const AccessGuard guard(streaming_access(streams));
       Framed<Scalar> x(p.x, 1), dy(p.dy, 3), y(untouched, 13), dx(untouched, 26);
       BatchNorm<Scalar> layer = layer_of(p);
       layer.forward(x.map(layout), y.map(layout));
@@ -99,7 +92,7 @@ void expect_same_residual_step_at_any_alignment(const Problem<Scalar>& p) {
   const ResidualStep<Scalar> expected(p, 0);
   for (const bool streams : {false, true}) {
     SCOPED_TRACE(streams ? "past the caches" : "through the caches");
-    const StreamingGuard guard(streams);
+    const AccessGuard guard(streaming_access(streams));
     const ResidualStep<Scalar> step(p, 1);
     EXPECT_TRUE(step.y.holds(expected.y.values()));
     EXPECT_TRUE(step.dx.holds(expected.dx.values()));

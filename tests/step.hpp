@@ -209,6 +209,18 @@ void for_each_target(const F& f) {
   }
 }
 
+/// Reaches memory in another way while it lives.
+class AccessGuard {
+ public:
+  explicit AccessGuard(const detail::MemoryAccess& access) { detail::memory_access() = access; }
+  ~AccessGuard() { detail::memory_access() = before_; }
+  AccessGuard(const AccessGuard&) = delete;
+  AccessGuard& operator=(const AccessGuard&) = delete;
+
+ private:
+  const detail::MemoryAccess before_ = detail::memory_access();
+};
+
 template <class Scalar>
 void expect_matches_oracle_on_every_target(const Problem<Scalar>& p, Real condition = 10) {
   SCOPED_TRACE(text(p.layout));

@@ -71,6 +71,24 @@ TEST(Threads, SameBitsWhereTheWorkIsShared) {
   }
 }
 
+/// Beyond the caches, where machines differ in how memory is best reached.
+TEST(Threads, SameBitsAndTheOraclesHoweverMemoryIsReached) {
+  for (const detail::MemoryAccess& access : {detail::amd_access, detail::other_access}) {
+    SCOPED_TRACE(access.prefetches_straight ? "other" : "AMD");
+    const AccessGuard guard(access);
+    for (const Layout& layout : {Layout{{90001, 64}, Order::row_major, 1},
+                                 {{8001, 256}, Order::row_major, 1},
+                                 {{2, 5, 700001}, Order::row_major, 1},
+                                 {{20, 64, 3136}, Order::row_major, 1},
+                                 {{40, 300, 196}, Order::row_major, 1}}) {
+      SCOPED_TRACE(text(layout));
+      const auto p = random_problem<float>(layout);
+      expect_matches_oracle(p, run_step(p));
+      expect_same_bits_for_any_number_of_threads(p);
+    }
+  }
+}
+
 TEST(Threads, LargeTensorsMatchTheOracle) {
   Threads threads(3);
   for (const Layout& layout : large_cases()) {

@@ -55,12 +55,12 @@ struct Grid {
 /// has been read. Tensors of 16 bits count as if they had 32.
 inline constexpr Index min_prefetch_bytes = 6'000'000;
 
-/// How far ahead, for each of several tensors.
+/// How far ahead, for each input.
 template <class T>
-Index values_ahead(const Shape& shape, Index tensors) {
+Index values_ahead(const Shape& shape, Index inputs, Index outputs) {
   const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
   if (compute_bytes < min_prefetch_bytes) return 0;
-  return memory_access().prefetch_bytes(compute_bytes, tensors) / static_cast<Index>(sizeof(T));
+  return memory_access().prefetch_bytes(compute_bytes, inputs, outputs) / static_cast<Index>(sizeof(T));
 }
 
 /// Shorter lines than this do not go past the caches: their ends would be written twice. Kernels rely on three vectors.

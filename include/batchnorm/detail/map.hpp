@@ -45,8 +45,9 @@ class PartMap {
       const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
       const Pointers<In> first(in, run, part.channel_begin, offset);
       OutputLines<Out> to(out, run, part.channel_begin, offset, length, streams);
-      const Lines<In> runs =
-          lines_at(in, first, grid.pieces == 1 ? end - p : 1, length, ahead(to.streams(), !read_before));
+      // What is walked straight on, a core may read ahead of by itself.
+      const bool asks = to.streams() || read_before || memory_access().prefetches_straight;
+      const Lines<In> runs = lines_at(in, first, grid.pieces == 1 ? end - p : 1, length, asks ? ahead() : 0);
       const ChannelRuns<In> channels(in, runs, part.channels());
       if (channels.runs.lines == 1) to.step_by_channels();
       dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);
@@ -60,16 +61,11 @@ class PartMap {
     const Index length = dense ? rows * width : width;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
-    const Lines<In> lines =
-        lines_at(in, first, dense ? 1 : rows, length, ahead(to.streams(), dense && In::tensors == 1));
+    const Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, ahead());
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
 
-  /// How far ahead to ask for memory. What is walked straight on, a core may read ahead of by itself.
-  Index ahead(bool stores_stream, bool straight) const {
-    if (straight && !stores_stream && !memory_access().prefetches_straight) return 0;
-    return values_ahead<typename In::Widest>(grid.shape, In::tensors + tensors_of<Out>);
-  }
+  Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }
 
   /// Whether the rows of the part follow one another without gaps.
   bool is_dense() const {

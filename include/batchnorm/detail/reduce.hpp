@@ -194,7 +194,7 @@ class PartReduction {
   // ---- Both.
 
   Index ahead() const {
-    return values_ahead<typename In::Widest>(grid.shape, In::tensors - (has_weights<Formula> ? 1 : 0));
+    return values_ahead<typename In::Widest>(grid.shape, In::tensors - (has_weights<Formula> ? 1 : 0), 0);
   }
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that

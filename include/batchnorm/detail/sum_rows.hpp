@@ -71,7 +71,8 @@ struct SumRows {
   BATCHNORM_INLINE Reach reach_of(Index step, bool in_order) const {
     if (rows.ahead == 0) return {};
     return {std::max(rows.ahead, in_order ? 0 : step * rows.length),
-            round_up(ceil_div(values_in(near_prefetch_bytes), rows.length), std::min<Index>(step, tile_rows))};
+            round_up(ceil_div(values_in(memory_access().near_prefetch_bytes), rows.length),
+                     std::min<Index>(step, tile_rows))};
   }
 
   /// Rows that lie close together are asked for in the order of memory, which is how it is read fastest, in whatever

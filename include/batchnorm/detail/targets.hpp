@@ -64,37 +64,52 @@ inline std::atomic<Target>& target_in_use() {
   return target;
 }
 
-/// How far ahead kernels ask for memory where nothing is known that would allow more.
-inline constexpr Index near_prefetch_bytes = 2048;
-
-/// How cores best reach memory, as measured (benchmarks/README.md). Only tests change it, while no call runs.
+/// How cores best reach memory.
 struct MemoryAccess {
   Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
   Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not
   Index min_streaming_bytes;  // from which on it does not, and stores go past the caches
+  Index near_prefetch_bytes;  // how far ahead kernels ask for memory, at least,
+  Index far_prefetch_bytes;   // and where there is a single input
   bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
-  Index far_prefetch_bytes;   // how far ahead to ask where one tensor is all that is read or written
   bool returns_backwards;     // to what it has read: the end of that is still in the cache
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
   bool streams(Index bytes) const { return bytes >= min_streaming_bytes; }
-  /// For each of several tensors that are read or written.
-  Index prefetch_bytes(Index tensor_bytes, Index tensors) const {
-    if (tensors == 1) return far_prefetch_bytes;
-    return streams(tensor_bytes) ? near_prefetch_bytes : std::max(near_prefetch_bytes, far_prefetch_bytes / 2);
+  /// For each of the inputs.
+  Index prefetch_bytes(Index tensor_bytes, Index inputs, Index outputs) const {
+    if (inputs + outputs > 1 && streams(tensor_bytes)) return near_prefetch_bytes;
+    return inputs == 1 ? far_prefetch_bytes : std::max(near_prefetch_bytes, far_prefetch_bytes / 2);
   }
 };
 
-inline MemoryAccess& memory_access() {
-  static MemoryAccess access = [] {
-    constexpr Index never = std::numeric_limits<Index>::max();
+/// As measured on Zen 5, and on a server of Intel's (benchmarks/README.md).
+inline constexpr MemoryAccess amd_access{.resident_run_bytes = Index(4) << 20,
+                                         .min_kept_bytes = Index(12) << 20,
+                                         .min_streaming_bytes = Index(32) << 20,
+                                         .near_prefetch_bytes = Index(2) << 10,
+                                         .far_prefetch_bytes = Index(8) << 10,
+                                         .prefetches_straight = false,
+                                         .returns_backwards = false};
+inline constexpr MemoryAccess other_access{.resident_run_bytes = Index(2) << 20,
+                                           .min_kept_bytes = std::numeric_limits<Index>::max(),
+                                           .min_streaming_bytes = std::numeric_limits<Index>::max(),
+                                           .near_prefetch_bytes = Index(2) << 10,
+                                           .far_prefetch_bytes = Index(2) << 10,
+                                           .prefetches_straight = true,
+                                           .returns_backwards = true};
+
+inline MemoryAccess best_access() {
 #if BATCHNORM_X86
-    __builtin_cpu_init();
-    if (__builtin_cpu_is("amd"))
-      return MemoryAccess{Index(4) << 20, Index(12) << 20, Index(32) << 20, false, Index(8) << 10, false};
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("amd")) return amd_access;
 #endif
-    return MemoryAccess{Index(2) << 20, never, never, true, near_prefetch_bytes, true};
-  }();
+  return other_access;
+}
+
+/// Only tests change it, while no call runs.
+inline MemoryAccess& memory_access() {
+  static MemoryAccess access = best_access();
   return access;
 }
 
