@@ -60,6 +60,12 @@ class Pointers<Inputs<T...>> {
     std::get<k>(at_) += by;
   }
 
+  BATCHNORM_INLINE void hold_pointers() {
+    for_each_index<In::count>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+      if constexpr (std::is_pointer_v<std::tuple_element_t<k, decltype(at_)>>) hold(std::get<k>(at_));
+    });
+  }
+
   /// The vector `offset` values further on.
   template <class L, std::size_t k>
   BATCHNORM_INLINE void load(typename L::V& v, Index offset) const {

@@ -43,10 +43,14 @@ BATCHNORM_INLINE void map_two(const Pointers<In>& in, To& to, Index first, Index
 /// The values of a line from `begin` to `end`, which fill whole vectors, without asking for any in advance.
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_plainly(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
+  Pointers<In> in = line.in;
+  in.hold_pointers();
+  to.hold_pointers();
   coefficients.start(begin);
+  coefficients.hold_pointers();
   for (Index i = begin; i < end; i += L::count) {
     typename To::template Result<typename L::V> result;
-    map_at<L, Formula>(line.in, i, coefficients, result);
+    map_at<L, Formula>(in, i, coefficients, result);
     to.template store<L>(i, result);
     coefficients.next();
   }
@@ -107,6 +111,7 @@ struct RunCoefficients {
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Count; ++k) L::fill(values[k], from[k][c]);
   }
+  BATCHNORM_INLINE void hold_pointers() {}
   BATCHNORM_INLINE void start(Index) {}
   BATCHNORM_INLINE void next() {}
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { c = values[k]; }
@@ -122,6 +127,10 @@ struct ColumnCoefficients {
   Index step = remainder(L::count);
   Index column = 0;
 
+  BATCHNORM_INLINE void hold_pointers() {
+#pragma GCC unroll 8
+    for (std::size_t k = 0; k < Count; ++k) hold(values[k]);
+  }
   BATCHNORM_INLINE void start(Index i) { column = remainder(i); }
   BATCHNORM_INLINE void next() {
     column += step;

@@ -75,6 +75,7 @@ class OutputLines<View<T>> {
   BATCHNORM_INLINE void begin_streaming_at(Index i) {
     streams_ = streams_ && LanesOver<L, T>::before_streaming(to_ + i) == 0;
   }
+  BATCHNORM_INLINE void hold_pointers() { hold(to_); }
   /// From value i on, how far ahead to ask for memory.
   BATCHNORM_INLINE void look_ahead(Index ahead, Index length, Index i) {
     ahead_ = LookAhead(ahead, length, stride_).from(i);
@@ -141,6 +142,7 @@ class OutputLines<View<Bit>> {
 
   template <class L>
   BATCHNORM_INLINE void begin_streaming_at(Index) {}
+  BATCHNORM_INLINE void hold_pointers() {}
   BATCHNORM_INLINE void look_ahead(Index, Index, Index) {}
   template <class L>
   BATCHNORM_INLINE void store(Index, const typename L::V& v) {
@@ -193,6 +195,10 @@ class OutputLines<TwoOutputs<First, Second>> {
     const Index begin = first_.template begin_streaming<L>();
     second_.template begin_streaming_at<L>(begin);
     return begin;
+  }
+  BATCHNORM_INLINE void hold_pointers() {
+    first_.hold_pointers();
+    second_.hold_pointers();
   }
   BATCHNORM_INLINE void look_ahead(Index ahead, Index length, Index i) {
     first_.look_ahead(ahead, length, i);

@@ -54,4 +54,13 @@ struct VectorType<T, 0> {
   using type = T;
 };
 
+/// Keeps a pointer or a number in a register of its own through the loop that follows: Clang would read it anew from
+/// the stack for each vector.
+template <class T>
+BATCHNORM_INLINE void hold([[maybe_unused]] T& value) {
+#if defined(__GNUC__)
+  asm("" : "+r"(value));
+#endif
+}
+
 }  // namespace batchnorm::detail
