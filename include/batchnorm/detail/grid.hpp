@@ -44,10 +44,14 @@ struct Grid {
   Index run_of(Index position) const { return pieces == 1 ? position : position / pieces; }
   /// Where a piece begins inside its run.
   Index piece_begin(Index position) const { return pieces == 1 ? 0 : position % pieces * piece_length; }
-  Index piece_size(Index position) const { return std::min(piece_length, shape.inner - piece_begin(position)); }
 
   /// Values per channel in the positions before this one.
   Index values_before(Index position) const { return run_of(position) * shape.inner + piece_begin(position); }
+  /// Positions of one channel, either whole runs or some pieces of one: how many lines they are, and of what length.
+  Index lines_of(Index begin, Index end) const { return pieces == 1 ? end - begin : 1; }
+  Index length_of(Index begin, Index end) const {
+    return pieces == 1 ? shape.inner : values_before(end) - values_before(begin);
+  }
   Index bytes() const { return shape.size() * value_bytes; }
 };
 

@@ -42,12 +42,12 @@ class PartMap {
       // Whole runs together, or what the part has of one run.
       const Index run = grid.run_of(p), offset = grid.piece_begin(p);
       const Index end = grid.pieces == 1 ? part.end : std::min(part.end, (run + 1) * grid.pieces);
-      const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(p);
+      const Index length = grid.length_of(p, end);
       const Pointers<In> first(in, run, part.channel_begin, offset);
       OutputLines<Out> to(out, run, part.channel_begin, offset, length, streams);
       // What is walked straight on, a core may read ahead of by itself.
       const bool asks = to.streams() || read_before || memory_access().prefetches_straight;
-      const Lines<In> runs = lines_at(in, first, grid.pieces == 1 ? end - p : 1, length, asks ? ahead() : 0);
+      const Lines<In> runs = lines_at(in, first, grid.lines_of(p, end), length, asks ? ahead() : 0);
       const ChannelRuns<In> channels(in, runs, part.channels());
       if (channels.runs.lines == 1) to.step_by_channels();
       dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);

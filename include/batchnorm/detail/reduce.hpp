@@ -114,9 +114,7 @@ class PartReduction {
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
     const bool asks = !is_light || grid.shape.inner <= block_length || memory_access().prefetches_straight;
-    const Index lines = grid.pieces == 1 ? end - begin : 1;
-    const Index length = grid.pieces == 1 ? grid.shape.inner : grid.values_before(end) - grid.values_before(begin);
-    return lines_at(in, place, lines, length, asks ? ahead() : 0);
+    return lines_at(in, place, grid.lines_of(begin, end), grid.length_of(begin, end), asks ? ahead() : 0);
   }
 
   /// The end of a block that begins at a position.
@@ -193,9 +191,7 @@ class PartReduction {
 
   // ---- Both.
 
-  Index ahead() const {
-    return values_ahead<typename In::Widest>(grid.shape, In::tensors - (has_weights<Formula> ? 1 : 0), 0);
-  }
+  Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0); }
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that
   /// a constant stays exact; in the first block that of samples.

@@ -46,13 +46,12 @@ struct SumRows {
   /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
   /// whole blocks alone, for in a few rows one would see what this rounds away.
   static constexpr Index tiles_together = 4, narrow = 256;
-  static constexpr Index tensors = In::tensors - (has_weights<Formula> ? 1 : 0);
   static constexpr Index values_in(Index bytes) { return bytes / static_cast<Index>(sizeof(typename In::Widest)); }
 
   /// Rows that are read at a time where they come from memory: with as many that are asked for in advance they stay in
   /// L1.
   BATCHNORM_INLINE Index rows_from_memory(Index most) const {
-    constexpr Index least = 2, together = values_in(Index(8) << 10) / tensors;
+    constexpr Index least = 2, together = values_in(Index(8) << 10) / tensors_summed<In, Formula>;
     return static_cast<Index>(
         std::bit_floor(static_cast<std::size_t>(std::clamp(together / rows.length, least, most))));
   }

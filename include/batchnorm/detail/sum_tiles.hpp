@@ -13,6 +13,10 @@ namespace batchnorm::detail {
 
 inline constexpr int tile_rows = 8;
 
+/// Those that a sum reads value by value: weights hardly count.
+template <class In, class Formula>
+inline constexpr Index tensors_summed = In::tensors - (has_weights<Formula> ? 1 : 0);
+
 /// One vector of each input. By columns all share the weight of their row.
 template <class L, class Formula, bool ByColumns, class In>
 BATCHNORM_INLINE void load_inputs(const Pointers<In>& at, const ForEach<In>& stride, Index row, Index offset,
