@@ -70,6 +70,7 @@ inline const std::vector<Layout>& cases() {
       for (Index rows : {2, 7, 8, 9, 31}) add(layouts_of(rows, channels, 1));
     for (Index channels : {1, 3, 16, 17, 64})
       for (Index rows : {255, 256, 257, 600}) add(layouts_of(rows, channels, 1));
+    for (Index rows : {63, 64, 500}) add(layouts_of(rows, 100, 1));  // 4 rows are whole vectors
     for (Index channels : {1, 2, 3, 15, 16, 17, 33})
       for (Index inner : {2, 9, 15, 16, 17, 49}) {
         add(layouts_of(1, channels, inner));

@@ -24,13 +24,14 @@ class Slices {
   T* next_;
 };
 
-/// Arrays of coefficients: one value for every channel, and for each worker room for one of every column.
+/// Arrays of coefficients: room for `values`, one for every channel at least, and for each worker for one of every
+/// column.
 template <class Compute, std::size_t Count>
 class CoefficientArrays {
  public:
   using Arrays = std::array<Compute*, Count>;
 
-  CoefficientArrays(Index channels, Index columns) : length_(channels + max_lanes), columns_(columns) {}
+  CoefficientArrays(Index values, Index columns) : length_(values + max_lanes), columns_(columns) {}
 
   Index computes(Index workers) const {
     return static_cast<Index>(Count) * (Slices<Compute>::padded(length_) + workers * Slices<Compute>::padded(columns_));

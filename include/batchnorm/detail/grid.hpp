@@ -193,6 +193,17 @@ inline Index coefficient_columns(const Grid& grid, Index tensors) {
   return std::min(round_up(ceil_div(channels, ceil_div(channels, most)), max_lanes), channels);
 }
 
+/// How often the coefficients of a row stand in their arrays, where rows follow one another without gaps: so often that
+/// they fill a vector, and where there are rows enough to pay for it, whole vectors and many of them.
+inline Index coefficient_repeats(const Shape& shape, Index lanes) {
+  constexpr Index enough_rows = 16, many_columns = 256;
+  const Index width = std::max<Index>(shape.channels * shape.inner, 1), whole = lanes / std::gcd(lanes, width);
+  if (whole * width > max_columns) return 1;
+  const Index wanted = whole * ceil_div(many_columns, whole * width);
+  const Index paid_for = shape.outer / enough_rows / whole * whole;
+  return std::clamp(paid_for, ceil_div(lanes, width), wanted);
+}
+
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns a part is cut along the channels all the same, where their coefficients would not stay in the cache.)
 inline Partition make_linear_partition(Grid grid, Index tensors) {

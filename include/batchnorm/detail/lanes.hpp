@@ -21,7 +21,9 @@ inline constexpr bool compiler_splits_vectors = false;
 inline constexpr bool compiler_splits_vectors = true;
 #endif
 
-inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
+inline Index ceil_div(Index a, Index b) {
+  return static_cast<Index>(static_cast<std::size_t>(a + b - 1) / static_cast<std::size_t>(b));
+}
 inline Index round_up(Index a, Index unit) { return ceil_div(a, unit) * unit; }
 
 /// Bytes of the widest register. Tiles cover as many bytes on every target.

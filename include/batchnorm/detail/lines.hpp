@@ -164,10 +164,14 @@ void fill_channels(Compute* to, Index inner, const Compute* values, Index channe
   for (Index c = 0; c < channels; ++c) fill_columns(to + c * inner, inner, values[c]);
 }
 
-/// Behind the last column one pack more, where the row begins again.
+/// Lets a row of `count` columns begin again behind its last one, so that it stands there `repeats` times, and the
+/// first pack once more.
 template <class Compute>
-void repeat_columns(Compute* columns, Index count) {
-  for (Index j = 0; j < max_lanes; ++j) columns[count + j] = columns[j];
+void repeat_columns(Compute* columns, Index count, Index repeats) {
+  const Index all = repeats * count + max_lanes;
+  for (Index done = count; done < all; done = std::min(2 * done, all)) {
+    std::copy_n(columns, std::min(done, all - done), columns + done);
+  }
 }
 
 }  // namespace batchnorm::detail

@@ -22,8 +22,9 @@ class PartMap {
   const Out& out;
   Streams<Out> streams;
   bool read_before;                 // just so: its inputs are still in a cache
+  Index repeats;                    // of a row's coefficients in their arrays; 0: its rows have gaps
   const Coefficients& per_channel;  // of every channel of the tensor
-  Coefficients per_column;          // scratch, where channels have several columns: those of the part and one pack more
+  Coefficients per_column;          // scratch, where channels have several columns: those of the part, repeated
 
   void run() const {
     if (grid.by_columns) {
@@ -56,9 +57,9 @@ class PartMap {
   }
 
   void map_rows() const {
-    const Index width = part.channels() * grid.shape.inner, rows = part.end - part.begin;
-    const bool dense = is_dense();
-    const Index length = dense ? rows * width : width;
+    const Index columns = part.channels() * grid.shape.inner, rows = part.end - part.begin;
+    const bool dense = repeats != 0;
+    const Index length = dense ? rows * columns : columns, width = dense ? repeats * columns : columns;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
     const Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, ahead());
@@ -67,13 +68,7 @@ class PartMap {
 
   Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }
 
-  /// Whether the rows of the part follow one another without gaps.
-  bool is_dense() const {
-    return !has_weights<Formula> && part.channels() == grid.shape.channels && out.dense_rows() &&
-           in.all([](const auto& view) { return view.dense_rows(); });
-  }
-
-  /// Coefficients column by column. Behind the last one the row begins again, if it is the whole row.
+  /// Coefficients column by column.
   Coefficients column_coefficients() const {
     Coefficients columns = per_column;
     const Index inner = grid.shape.inner;
@@ -83,7 +78,7 @@ class PartMap {
         columns[k] = channels;
       } else {
         fill_channels(columns[k], inner, channels, part.channels());
-        repeat_columns(columns[k], part.channels() * inner);
+        if (repeats != 0) repeat_columns(columns[k], part.channels() * inner, repeats);
       }
     }
     return columns;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 
 #include "batchnorm/detail/formulas.hpp"
 #include "batchnorm/detail/lines.hpp"
@@ -40,44 +41,58 @@ BATCHNORM_INLINE void map_two(const Pointers<In>& in, To& to, Index first, Index
   to.template store<L>(second, second_result);
 }
 
+/// at(i) for the vectors from `begin` to `end`, with the coefficients of each.
+template <class L, class Coefficients, class At>
+BATCHNORM_INLINE void for_vectors(Index begin, Index end, Coefficients& coefficients, const At& at) {
+  for (Index i = begin; i < end; coefficients.start_again()) {
+    const Index until = std::min(coefficients.end(i), end);
+    for (; i < until; i += L::count) {
+      at(i);
+      coefficients.next();
+    }
+  }
+}
+
 /// The values of a line from `begin` to `end`, which fill whole vectors, without asking for any in advance.
 template <class L, class Formula, class In, class To, class Coefficients>
-BATCHNORM_INLINE void map_plainly(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
+BATCHNORM_INLINE void map_plainly(const Lines<In>& line, To& to, Index begin, Index end, const Coefficients& of_line) {
   Pointers<In> in = line.in;
+  Coefficients coefficients = of_line;  // a copy stays in registers
   in.hold_pointers();
   to.hold_pointers();
-  coefficients.start(begin);
   coefficients.hold_pointers();
-  for (Index i = begin; i < end; i += L::count) {
+  coefficients.start(begin);
+  for_vectors<L>(begin, end, coefficients, [&](Index i) BATCHNORM_INLINE_LAMBDA {
     typename To::template Result<typename L::V> result;
     map_at<L, Formula>(in, i, coefficients, result);
     to.template store<L>(i, result);
-    coefficients.next();
-  }
+  });
 }
 
 /// The same, asking for what lies ahead in the line, then for what does in the next one.
 template <class L, class Formula, class In, class To, class Coefficients>
-BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
-  const Index into_next = std::clamp(begin + round_up(line.length - line.ahead - begin, L::count), begin, end);
+BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Index end, const Coefficients& of_line) {
+  const Index into_next =
+      begin + round_up(std::clamp<Index>(line.length - line.ahead - begin, 0, end - begin), L::count);
+  Coefficients coefficients = of_line;  // a copy stays in registers
   coefficients.start(begin);
-  for (Index i = begin; i < end;) {
-    const Index until = i < into_next ? into_next : end;
+  for (Index from = begin; from < end;) {
+    const Index until = from < into_next ? into_next : end;
     ForEach<In> ahead;
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) {
-      ahead[k] = LookAhead(line.ahead, line.length, line.stride[k]).from(i);
+      ahead[k] = LookAhead(line.ahead, line.length, line.stride[k]).from(from);
     }
-    to.look_ahead(line.ahead, line.length, i);
-    for (; i < until; i += L::count) {
+    to.look_ahead(line.ahead, line.length, from);
+    for_vectors<L>(from, until, coefficients, [&](Index i) BATCHNORM_INLINE_LAMBDA {
       for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
         if constexpr (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L, k>(i, ahead[k]);
       });
       typename To::template Result<typename L::V> result;
       map_at<L, Formula>(line.in, i, coefficients, result);
       to.template store_ahead<L>(i, result);
-      coefficients.next();
-    }
+    });
+    from = until;
   }
 }
 
@@ -113,18 +128,19 @@ struct RunCoefficients {
   }
   BATCHNORM_INLINE void hold_pointers() {}
   BATCHNORM_INLINE void start(Index) {}
+  BATCHNORM_INLINE Index end(Index) const { return std::numeric_limits<Index>::max(); }
   BATCHNORM_INLINE void next() {}
+  BATCHNORM_INLINE void start_again() {}
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { c = values[k]; }
 };
 
-/// By columns: an array for each coefficient, repeated after each row of `width`. Where rows follow one another, the
-/// arrays have one pack more, with the first columns again.
+/// By columns: an array for each coefficient, which begins again after `width` values, a vector at least. Where rows
+/// follow one another, the arrays have one pack more, with the first columns again.
 template <class L, int Count>
 struct ColumnCoefficients {
   static constexpr bool by_columns = true;
   std::array<typename L::Compute*, static_cast<std::size_t>(Count)> values;
   Index width;
-  Index step = remainder(L::count);
   Index column = 0;
 
   BATCHNORM_INLINE void hold_pointers() {
@@ -132,8 +148,10 @@ struct ColumnCoefficients {
     for (std::size_t k = 0; k < Count; ++k) hold(values[k]);
   }
   BATCHNORM_INLINE void start(Index i) { column = remainder(i); }
-  BATCHNORM_INLINE void next() {
-    column += step;
+  /// Where they begin again: the first vector behind the arrays' end, of those that follow value i.
+  BATCHNORM_INLINE Index end(Index i) const { return i + round_up(width - column, L::count); }
+  BATCHNORM_INLINE void next() { column += L::count; }
+  BATCHNORM_INLINE void start_again() {
     if (column >= width) column -= width;
   }
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { L::load(c, values[static_cast<std::size_t>(k)] + column); }

@@ -156,7 +156,8 @@ class Map {
         in_(in),
         out_(out),
         streams_(may_stream(out)),
-        coefficients_(partition.grid.shape.channels, map_columns()) {}
+        repeats_(row_repeats()),
+        coefficients_(std::max<Index>(repeats_, 1) * partition.grid.shape.channels, map_columns()) {}
 
   const Partition& partition() const { return partition_; }
 
@@ -167,10 +168,9 @@ class Map {
   template <class Fill>
   void fill(const Fill& fill, Index begin, Index end) const {
     fill(coefficients_.per_channel(), begin, end);
-    // Where channels are columns and a part has whole rows, the row begins again behind the last one.
-    const Grid& grid = partition_.grid;
-    if (!grid.by_columns || grid.shape.inner > 1 || partition_.channel_parts > 1 || grid.positions == 1) return;
-    for (Compute* const array : coefficients_.per_channel()) repeat_columns(array, grid.shape.channels);
+    const Shape& shape = partition_.grid.shape;
+    if (repeats_ == 0 || shape.inner > 1) return;
+    for (Compute* const array : coefficients_.per_channel()) repeat_columns(array, shape.channels, repeats_);
   }
 
   void part(Index k, Index worker) const {
@@ -181,16 +181,27 @@ class Map {
                               out_,
                               streams_,
                               read_before,
+                              repeats_,
                               coefficients_.per_channel(),
                               coefficients_.per_column(worker)}
         .run();
   }
 
  private:
+  /// How often each part's arrays repeat a row's coefficients; 0 where the rows of a part do not follow one another.
+  Index row_repeats() const {
+    const Grid& grid = partition_.grid;
+    const bool dense =
+        !has_weights<Formula> && out_.dense_rows() && in_.all([](const auto& view) { return view.dense_rows(); });
+    if (!grid.by_columns || grid.positions == 1 || partition_.channel_parts > 1 || !dense) return 0;
+    return has_vectors<Compute> ? coefficient_repeats(grid.shape, run_lanes<Compute>) : 1;
+  }
+
   /// Columns that a worker's scratch arrays hold: where channels are not the columns themselves.
   Index map_columns() const {
     const Grid& grid = partition_.grid;
-    return grid.by_columns && grid.shape.inner > 1 ? partition_.channel_step * grid.shape.inner + max_lanes : 0;
+    if (!grid.by_columns || grid.shape.inner == 1) return 0;
+    return std::max<Index>(repeats_, 1) * partition_.channel_step * grid.shape.inner + max_lanes;
   }
 
   /// Where the caches do not hold the tensors, nor the output's memory because it is an input's.
@@ -216,6 +227,7 @@ class Map {
   In in_;
   Out out_;
   Streams<Out> streams_;
+  Index repeats_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };
 
