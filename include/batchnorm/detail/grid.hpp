@@ -15,7 +15,7 @@ namespace batchnorm::detail {
 
 /// Rows, and values of runs, whose float sums are merged into double at a time: so many that what a block costs beside
 /// its sums hardly counts.
-inline constexpr Index block_rows = 256, block_length = 32768;
+inline constexpr Index block_rows = 1024, block_length = 32768;
 /// Parts are cut between rows, or between pieces of runs.
 inline constexpr Index block_pieces = 2, piece_length = block_length / block_pieces;
 /// Columns that one part works on at most: its accumulators stay in L1.
@@ -174,7 +174,8 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
   const Index wanted = std::clamp<Index>(round_up(step * channel_bytes * tensors / (2 * part_bytes), shared_parts), 1,
                                          max_position_parts);
   // Each part has columns to finish, which few rows do not pay for.
-  const Index rows = std::clamp<Index>(ceil_div(positions, shared_parts * grid.fold), block_rows / 2, block_rows);
+  constexpr Index few_rows = 128, enough_rows = 512;
+  const Index rows = std::clamp(ceil_div(positions, shared_parts * grid.fold), few_rows, enough_rows);
   const Index min_step = grid.by_columns ? std::min(rows * grid.fold, positions) : 1;
   const Index position_step = round_up(std::max(ceil_div(positions, wanted), min_step), grid.fold);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};

@@ -23,10 +23,10 @@ struct SumRows {
     for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
       std::fill_n(array, rows.length, Compute(0));
     }
-    const bool few_columns = rows.length <= narrow;
-    const Index tile = few_columns && rows.lines == block_rows ? tiles_together * tile_rows : tile_rows;
+    const Index tile = rows.lines >= many_rows ? tiles_together * tile_rows : tile_rows;
     const bool in_order = rows.length <= strip<L> * L::count;
-    const Index step = rows.ahead == 0 || in_order ? tile : rows_from_memory(tile);
+    const Index most = rows.length <= few_columns ? tile : tile_rows;
+    const Index step = rows.ahead == 0 || in_order ? most : rows_from_memory(most);
     const Reach reach = reach_of(step, in_order), nothing{};
     const bool goes_on = rows.stride[0] == rows.length;
     for (Index row = 0; row < rows.lines; row += tile) {
@@ -43,9 +43,9 @@ struct SumRows {
   /// many.
   template <class L>
   static constexpr int strip = Formula::coefficients <= (L::bytes == pack_bytes ? 4 : 1) ? max_strip : max_strip / 2;
-  /// Tiles whose sums are added up before the columns take them in, where rows of few columns lie close together: in
-  /// whole blocks alone, for in a few rows one would see what this rounds away.
-  static constexpr Index tiles_together = 4, narrow = 256;
+  /// Tiles whose sums are added up before the columns take them in: of many rows alone, for in a few one would see what
+  /// this rounds away. They are read together where rows of few columns lie close together.
+  static constexpr Index tiles_together = 4, many_rows = 256, few_columns = 256;
   static constexpr Index values_in(Index bytes) { return bytes / static_cast<Index>(sizeof(typename In::Widest)); }
 
   /// Rows that are read at a time where they come from memory: with as many that are asked for in advance they stay in
