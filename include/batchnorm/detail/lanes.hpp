@@ -112,12 +112,18 @@ struct Lanes {
       asm("sqrtpd %1, %0" : "=x"(v) : "x"(v));
       return;
     }
-#if !defined(__clang__)
     if constexpr (std::is_same_v<Compute, double> && sizeof(V) == 32) {
+#if defined(__clang__)
+      // By halves: Clang lets asm have operands of 32 bytes only where the whole file may use AVX.
+      typename VectorType<Compute, 16>::type halves[2];
+      std::memcpy(halves, &v, sizeof v);
+      for (auto& half : halves) asm("vsqrtpd %1, %0" : "=x"(half) : "x"(half));
+      std::memcpy(&v, halves, sizeof v);
+#else
       asm("vsqrtpd %1, %0" : "=x"(v) : "x"(v));
+#endif
       return;
     }
-#endif
 #endif
     for (int k = 0; k < count; ++k) v[k] = std::sqrt(v[k]);
   }
