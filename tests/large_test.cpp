@@ -44,7 +44,7 @@ class Framed {
 /// As it is, but outputs of any size go past the caches, or none.
 detail::MemoryAccess streaming_access(bool streams) {
   detail::MemoryAccess access = detail::memory_access();
-  access.min_streaming_bytes = streams ? 0 : std::numeric_limits<Index>::max();
+  access.max_kept_bytes = streams ? 0 : std::numeric_limits<Index>::max();
   return access;
 }
 

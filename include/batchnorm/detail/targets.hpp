@@ -67,15 +67,15 @@ inline std::atomic<Target>& target_in_use() {
 /// How cores best reach memory.
 struct MemoryAccess {
   Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
-  Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not
-  Index min_streaming_bytes;  // from which on it does not, and stores go past the caches
+  Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not,
+  Index max_kept_bytes;       // and up to which: beyond it stores go past the caches
   Index near_prefetch_bytes;  // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;   // and where there is a single input
   bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
   bool returns_backwards;     // to what it has read: the end of that is still in the cache
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
-  bool streams(Index bytes) const { return bytes >= min_streaming_bytes; }
+  bool streams(Index bytes) const { return bytes > max_kept_bytes; }
   /// For each of the inputs.
   Index prefetch_bytes(Index tensor_bytes, Index inputs, Index outputs) const {
     if (inputs + outputs > 1 && streams(tensor_bytes)) return near_prefetch_bytes;
@@ -86,14 +86,14 @@ struct MemoryAccess {
 /// As measured on Zen 5, and on a server of Intel's (benchmarks/README.md).
 inline constexpr MemoryAccess amd_access{.resident_run_bytes = Index(4) << 20,
                                          .min_kept_bytes = Index(12) << 20,
-                                         .min_streaming_bytes = Index(32) << 20,
+                                         .max_kept_bytes = Index(32) << 20,
                                          .near_prefetch_bytes = Index(2) << 10,
                                          .far_prefetch_bytes = Index(8) << 10,
                                          .prefetches_straight = false,
                                          .returns_backwards = false};
 inline constexpr MemoryAccess other_access{.resident_run_bytes = Index(2) << 20,
                                            .min_kept_bytes = std::numeric_limits<Index>::max(),
-                                           .min_streaming_bytes = std::numeric_limits<Index>::max(),
+                                           .max_kept_bytes = std::numeric_limits<Index>::max(),
                                            .near_prefetch_bytes = Index(2) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
                                            .prefetches_straight = true,
