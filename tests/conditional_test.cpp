@@ -177,7 +177,8 @@ TEST(ConditionalBatchNorm, RefusesWhatDoesNotFit) {
   EXPECT_EQ(error_of([&] { backward_per_sample(x, eight, moments, nine, y, dgamma, dbeta); }),
             "batchnorm::backward_per_sample: dy is 8x3; x is 9x3");
   EXPECT_EQ(error_of([&] { normalize_per_sample(x, moments, nine, nine, y, {.axis = 0}); }),
-            "batchnorm::normalize_per_sample: the channels are on the axis of the samples, the slowest one");
+            "batchnorm::normalize_per_sample: the channels are on the slowest axis, which counts the samples (row "
+            "major: the first, column major: the last)");
   EXPECT_EQ(y, Table::Constant(2, 2, -77));
   EXPECT_EQ(dgamma.size(), 0);
 }

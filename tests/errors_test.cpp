@@ -262,8 +262,10 @@ TEST_F(LayerErrors, NegativeRunningVariance) {
 
 TEST_F(LayerErrors, OneValuePerChannel) {
   const Tensor single = random(1, 3, 1, 1);
-  expect_error("batchnorm::forward: x has one value per channel; training needs at least two (or SingleValue::allow)",
-               [&] { layer.forward(single, y); });
+  expect_error(
+      "batchnorm::forward: x has one value per channel; statistics of a batch need at least two (or "
+      "SingleValue::allow)",
+      [&] { layer.forward(single, y); });
   expect_last_forward_is_kept();
   Tensor output;
   EXPECT_EQ(error_of([&] { layer.infer(single, output); }), "no error");

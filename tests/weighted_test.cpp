@@ -394,11 +394,14 @@ TEST(WeightedErrors, Weights) {
   one.setZero();
   one(1, 0, 1) = 1;
   EXPECT_EQ(error_of([&] { layer.forward_weighted(x, one, y); }),
-            "batchnorm::forward_weighted: one value per channel has a weight; training needs at least two (or "
-            "SingleValue::allow)");
+            "batchnorm::forward_weighted: one value per channel has a weight; statistics of a batch need at "
+            "least two (or SingleValue::allow)");
   EXPECT_EQ(refused(4, 1, 5, 0.03125f),
             "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants more than 1 "
             "(or Variance::biased)");
+  EXPECT_EQ(refused(4, 1, 5, 0.05f),  // 1.00000001, as rounding has it
+            "batchnorm::forward_weighted: the weights add up to 1; an unbiased running variance wants more than 1 (or "
+            "Variance::biased)");
   one.setZero();
   EXPECT_EQ(error_of([&] { layer.forward_weighted(x, one, y, MaskedOutputs::normalize); }),
             "batchnorm::forward_weighted: all weights are 0; there is nothing to normalize with (or "

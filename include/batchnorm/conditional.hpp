@@ -22,7 +22,10 @@ constexpr Index sample_axis() {
 
 template <class X>
 void check_sample_axis(const char* function, Index axis) {
-  if (axis == sample_axis<X>()) fail(function, "the channels are on the axis of the samples, the slowest one");
+  if (axis == sample_axis<X>())
+    fail(function,
+         "the channels are on the slowest axis, which counts the samples (row major: the first, column major: the "
+         "last)");
 }
 
 template <class T>

@@ -42,8 +42,10 @@ struct View {
 /// What counts as a tensor: rank, scalar, order, dimensions and memory. `ok` is false for every other type.
 template <class X>
 struct TensorTraits {
-  using Scalar = float;  // so that signatures stay well-formed until require_tensor speaks
-  static constexpr bool ok = false;
+  // So that nothing else is wrong until require_memory speaks.
+  using Scalar = float;
+  static constexpr bool ok = false, row_major = true, owning = false;
+  static constexpr int rank = 2;
 };
 
 template <class Scalar_, int Rank, bool IsRowMajor, bool IsOwning>
@@ -146,12 +148,32 @@ constexpr void require_output() {
   }
 }
 
+/// Nothing where X is no tensor: require_memory says so.
+template <class X>
+auto* data_of(X& x) {
+  if constexpr (TraitsOf<X>::ok) {
+    return x.data();
+  } else {
+    return static_cast<ScalarOf<X>*>(nullptr);
+  }
+}
+template <class X>
+Index size_of(const X& x) {
+  if constexpr (TraitsOf<X>::ok) {
+    return x.size();
+  } else {
+    return 0;
+  }
+}
+
 template <class X>
 using Dimensions = std::array<Index, static_cast<std::size_t>(TraitsOf<X>::rank)>;
 
 template <class X>
 Dimensions<X> dimensions_of(const X& x) {
-  if constexpr (is_dense_rank_2<X>()) {
+  if constexpr (!TraitsOf<X>::ok) {
+    return {};
+  } else if constexpr (is_dense_rank_2<X>()) {
     return {x.rows(), x.cols()};
   } else {
     const Eigen::DSizes<Index, TraitsOf<X>::rank> sizes(x.dimensions());
@@ -187,9 +209,9 @@ Shape resolve_shape(const X& x, Index axis) {
 
 template <class X>
 auto view_of(X& x, Index axis) {
-  using T = std::remove_pointer_t<decltype(x.data())>;
+  auto* const data = data_of(x);
   using Traits = TraitsOf<X>;
-  View<T> view{x.data(), resolve_shape(x, axis), 0, 0};
+  View<std::remove_pointer_t<decltype(data)>> view{data, resolve_shape(x, axis), 0, 0};
   view.outer_stride = view.shape.channels * view.shape.inner;
   view.channel_stride = view.shape.inner;
   if constexpr (is_dense_rank_2<std::remove_const_t<X>>()) {

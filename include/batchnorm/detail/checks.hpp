@@ -67,7 +67,7 @@ void check_not_negative(const char* function, const char* name, const V& values)
 
 inline void check_single_value(const char* function, const Shape& shape, SingleValue single_value) {
   if (shape.count() != 1 || shape.channels == 0 || single_value == SingleValue::allow) return;
-  fail(function, "x has one value per channel; training needs at least two (or SingleValue::allow)");
+  fail(function, "x has one value per channel; statistics of a batch need at least two (or SingleValue::allow)");
 }
 
 /// The dimensions of a tensor in its own type of index.
@@ -142,8 +142,8 @@ struct Extent {
 
 template <class X>
 Extent extent_of(const X& x) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(x.data());
-  const auto bytes = static_cast<std::uintptr_t>(x.size()) * sizeof(ScalarOf<X>);
+  const auto begin = reinterpret_cast<std::uintptr_t>(data_of(x));
+  const auto bytes = static_cast<std::uintptr_t>(size_of(x)) * sizeof(ScalarOf<X>);
   if constexpr (is_dense_rank_2<X>()) {
     const auto lines = static_cast<std::uintptr_t>(x.outerSize());
     const bool descends = x.outerStride() < 0;
@@ -172,7 +172,8 @@ BATCHNORM_COLD [[noreturn]] inline void fail_overlap(const char* function, const
 
 template <class X>
 void check_memory(const char* function, const char* name, const X& x) {
-  if (x.size() != 0 && x.data() == nullptr) fail(function, std::string(name) + " has no memory; its data() is null");
+  if (size_of(x) != 0 && data_of(x) == nullptr)
+    fail(function, std::string(name) + " has no memory; its data() is null");
 }
 
 /// y may be exactly x (in place) or lie apart from it. Both have memory, or no values yet.
@@ -181,7 +182,7 @@ void check_overlap(const char* function, const char* y_name, const Y& y, const c
   check_memory(function, x_name, x);
   check_memory(function, y_name, y);
   const Extent from = extent_of(x), to = extent_of(y);
-  const bool same = from == to && static_cast<const void*>(x.data()) == static_cast<const void*>(y.data());
+  const bool same = from == to && static_cast<const void*>(data_of(x)) == static_cast<const void*>(data_of(y));
   if (!same && overlap(from, to)) fail_overlap(function, y_name, x_name);
 }
 

@@ -117,10 +117,12 @@ void check_weighted_batch(const char* function, const Vector<T>& weights, Masked
     fail(function, "all weights are 0; there is nothing to normalize with (or MaskedOutputs::zero)");
   }
   if (values == 1 && single_value == SingleValue::error) {
-    fail(function, "one value per channel has a weight; training needs at least two (or SingleValue::allow)");
+    fail(function,
+         "one value per channel has a weight; statistics of a batch need at least two (or SingleValue::allow)");
   }
   const double sum = static_cast<double>(total(weights));
-  if (unbiased && values > 1 && sum <= 1) {
+  constexpr double rounding = 1e-6;  // of weights that should add up to 1: nothing else would be left of sum - 1
+  if (unbiased && values > 1 && sum <= 1 + rounding) {
     fail(function, "the weights add up to ", sum,
          "; an unbiased running variance wants more than 1 (or Variance::biased)");
   }
