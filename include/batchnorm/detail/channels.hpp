@@ -9,9 +9,6 @@
 
 namespace batchnorm::detail {
 
-/// In a vector of channels, at most.
-inline constexpr int max_channel_lanes = 4;
-
 template <class Statistic, class F>
 struct ChannelLoop {
   using Compute = Statistic;

@@ -92,6 +92,48 @@ struct JoinColumns {
   }
 };
 
+template <class Formula, class Statistic>
+struct CheckChannels {
+  using Compute = Statistic;
+  const ChannelSums<Statistic>& sums;
+  Index channels;
+  const Statistic& count;
+  bool first_block;
+  bool& all_reliable;
+
+  template <int Bytes>
+  BATCHNORM_INLINE void run() const {
+    Index c = 0;
+    const bool vectors_reliable = check_from<Lanes<Statistic, Statistic, Bytes>>(c);
+    all_reliable = check_from<Lanes<Statistic, Statistic, 0>>(c) && vectors_reliable;
+  }
+
+ private:
+  /// The vectors of channels from c on.
+  template <class L>
+  BATCHNORM_INLINE bool check_from(Index& c) const {
+    typename L::V sum, product_sum, reliable, all;
+    L::fill(all, Statistic(1));
+    for (; c + L::count <= channels; c += L::count) {
+      L::load(sum, sums.sum + c);
+      L::load(product_sum, sums.product_sum + c);
+      Formula::check(sum, product_sum, count, first_block, reliable);
+      all *= reliable;
+    }
+    Statistic lanes[L::count];
+    L::store(lanes, all);
+    return std::count(lanes, lanes + L::count, Statistic(1)) == L::count;
+  }
+};
+
+/// Whether Formula::check finds the sums of all channels reliable, of `count` values each.
+template <class Formula, class Statistic>
+bool all_reliable(const ChannelSums<Statistic>& sums, Index channels, const Statistic& count, bool first_block) {
+  bool result = true;
+  dispatch_narrow(CheckChannels<Formula, Statistic>{sums, channels, count, first_block, result});
+  return result;
+}
+
 /// Sums of `count` values per channel become what Formula gives, in place: first in `sum`, second in `product_sum`.
 template <class Formula, class Statistic>
 void finish_channels(const ChannelSums<Statistic>& sums, const Statistic* mean, Index channels,

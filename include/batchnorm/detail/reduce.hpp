@@ -230,17 +230,7 @@ class PartReduction {
   void correct(const Block& block) const {
     const bool first_block = !(block.before > Statistic(0));
     const ChannelSums<Statistic>& sums = scratch.block;
-    std::array<Statistic, max_channel_lanes> all_reliable;  // of the channels that each lane has met
-    all_reliable.fill(Statistic(1));
-    for_channels<Statistic>(0, block.channels(), [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
-      typename L::V sum, product_sum, reliable, so_far;
-      L::load(sum, sums.sum + c);
-      L::load(product_sum, sums.product_sum + c);
-      L::load(so_far, all_reliable.data());
-      Formula::check(sum, product_sum, block.count, first_block, reliable);
-      L::store(all_reliable.data(), so_far * reliable);
-    });
-    if (std::count(all_reliable.begin(), all_reliable.end(), Statistic(1)) == max_channel_lanes) return;
+    if (all_reliable<Formula>(sums, block.channels(), block.count, first_block)) return;
     for (Index c = 0; c < block.channels(); ++c) {
       Statistic reliable;
       Formula::check(sums.sum[c], sums.product_sum[c], block.count, first_block, reliable);

@@ -1,13 +1,15 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 
+#include "batchnorm/activation.hpp"
 #include "batchnorm/detail/sum_tiles.hpp"
 
 namespace batchnorm::detail {
 
-/// Sums of each column about its center, over all rows.
+/// Sums of each column about its center, over all rows. A tile of few columns is read strip by strip: the sums of a
+/// strip stay in registers. One of many columns is read band by band, a few rows from one end to the other, which is
+/// how memory is read fastest: the sums wait in L1 for the next band.
 template <class In, class Formula>
 struct SumRows {
   using Compute = typename In::Compute;
@@ -24,16 +26,27 @@ struct SumRows {
       std::fill_n(array, rows.length, Compute(0));
     }
     const Index tile = rows.lines >= many_rows ? tiles_together * tile_rows : tile_rows;
-    const bool in_order = rows.length <= strip<L> * L::count;
-    const Index most = rows.length <= few_columns ? tile : tile_rows;
-    const Index step = rows.ahead == 0 || in_order ? most : rows_from_memory(most);
-    const Reach reach = reach_of(step, in_order), nothing{};
-    const bool goes_on = rows.stride[0] == rows.length;
+    const bool by_strips = rows.length <= (rows.ahead == 0 ? few_columns : strip<L> * L::count);
+    const bool row_by_row = rows_with_gaps < band_rows && rows.ahead != 0 && has_gaps();
+    const Index step = by_strips ? tile : row_by_row ? rows_with_gaps : band_rows;
+    const Reach reach = rows.ahead == 0 ? Reach{} : reach_of<L>(by_strips);
     for (Index row = 0; row < rows.lines; row += tile) {
       const Index end = std::min(row + tile, rows.lines);
       for (Index k = row; k < end; k += step) {
         const Sweep sweep{k, std::min(k + step, end), k == row, k + step >= end};
-        add_rows<L>(sweep, sweep.end == rows.lines && !goes_on ? nothing : reach);
+        if constexpr (Bytes == 0) {
+          add_vectors<L>(sweep, 0);
+        } else if (by_strips) {
+          add_strips<L>(sweep, reach);
+        } else if (row_by_row) {
+          if constexpr (rows_with_gaps < band_rows) add_band<L, rows_with_gaps, true>(sweep, reach);
+        } else if (sweep.end - k < band_rows) {
+          add_vectors<L>(sweep, 0);
+        } else if (asks(sweep)) {
+          add_band<L, band_rows, true>(sweep, reach);
+        } else {
+          add_band<L, band_rows, false>(sweep, reach);
+        }
       }
     }
   }
@@ -43,118 +56,185 @@ struct SumRows {
   /// many.
   template <class L>
   static constexpr int strip = Formula::coefficients <= (L::bytes == pack_bytes ? 4 : 1) ? max_strip : max_strip / 2;
+  /// Rows of a band; and where memory is asked for in rows with gaps between them.
+  static constexpr int band_rows = std::max(4 / static_cast<int>(tensors_summed<In, Formula>), 1);
+  static constexpr int rows_with_gaps = tensors_summed<In, Formula> == 1 ? band_rows : 1;
   /// Tiles whose sums are added up before the columns take them in: of many rows alone, for in a few one would see what
-  /// this rounds away. They are read together where rows of few columns lie close together.
+  /// this rounds away.
   static constexpr Index tiles_together = 4, many_rows = 256, few_columns = 256;
-  static constexpr Index values_in(Index bytes) { return bytes / static_cast<Index>(sizeof(typename In::Widest)); }
 
-  /// Rows that are read at a time where they come from memory: with as many that are asked for in advance they stay in
-  /// L1.
-  BATCHNORM_INLINE Index rows_from_memory(Index most) const {
-    constexpr Index least = 2, together = values_in(Index(8) << 10) / tensors_summed<In, Formula>;
-    return static_cast<Index>(
-        std::bit_floor(static_cast<std::size_t>(std::clamp(together / rows.length, least, most))));
-  }
-
-  /// Rows that are read at a time, from one end to the other, and where they stand in their tile.
+  /// Rows that are read at a time, and where they stand in their tile.
   struct Sweep {
     Index begin, end;
     bool begins_tile, ends_tile;
   };
 
-  /// How far ahead memory is asked for, in an input whose rows lie close together and in another one: at least as far
-  /// as a sweep goes, where it is not read in the order of memory.
+  /// Which memory is asked for in advance: that `far` values behind the first row, `by_column` further for each column
+  /// and `by_row` for each row.
   struct Reach {
-    Index values, rows;
+    ForEach<In> far{}, by_column{}, by_row{};
   };
-  BATCHNORM_INLINE Reach reach_of(Index step, bool in_order) const {
-    if (rows.ahead == 0) return {};
-    return {std::max(rows.ahead, in_order ? 0 : step * rows.length),
-            round_up(ceil_div(values_in(memory_access().near_prefetch_bytes), rows.length),
-                     std::min<Index>(step, tile_rows))};
-  }
 
-  /// Rows that lie close together are asked for in the order of memory, which is how it is read fastest, in whatever
-  /// order a sweep reads them; others at the same columns of a later row.
-  BATCHNORM_INLINE Ahead<In> ahead_of(const Sweep& sweep, Index row, Index column, Index width,
-                                      const Reach& reach) const {
-    if (reach.values == 0) return {};
-    Ahead<In> result;
+  /// Rows that follow one another are asked for in the order of memory, which is how it is read fastest, in whatever
+  /// order a band reads them; others at the same columns of a later row.
+  template <class L>
+  BATCHNORM_INLINE Reach reach_of(bool by_strips) const {
+    const Index near = memory_access().near_prefetch_bytes / static_cast<Index>(sizeof(typename In::Widest));
+    Reach reach;
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Formula::inputs; ++k) {
-      if (const Index stride = rows.stride[k]; stride == rows.length) {
-        const Index read_before = (sweep.end - sweep.begin) * column + (row - sweep.begin) * width;
-        const Index place = (row - sweep.begin) * stride + column;
-        result.to[k] = reach.values + read_before - place;
-        result.stride[k] = width;
+      const Index stride = rows.stride[k];
+      reach.by_column[k] = 1;
+      reach.by_row[k] = stride;
+      if (stride != rows.length) {
+        reach.far[k] = round_up(ceil_div(near, rows.length), rows_with_gaps) * stride;
+      } else if (by_strips) {
+        reach.far[k] = rows.ahead;
       } else {
-        result.to[k] = reach.rows * stride;
-        result.stride[k] = stride;
+        reach.far[k] = std::max(rows.ahead, band_rows * stride);
+        reach.by_column[k] = band_rows;
+        reach.by_row[k] = strip<L> * L::count;
       }
     }
-    return result;
+    return reach;
+  }
+  BATCHNORM_INLINE bool has_gaps() const { return rows.stride[0] != rows.length; }
+  /// Behind the last rows there are none to ask for, where they have gaps.
+  BATCHNORM_INLINE bool asks(const Sweep& sweep) const {
+    return rows.ahead != 0 && (sweep.end < rows.lines || !has_gaps());
   }
 
+  // ---- Few columns.
+
   template <class L>
-  BATCHNORM_INLINE void add_rows(const Sweep& sweep, const Reach& reach) const {
-    const Index columns = rows.length;
+  BATCHNORM_INLINE void add_strips(const Sweep& tile, const Reach& reach) const {
+    constexpr Index step = strip<L> * L::count;
+    const Ahead<In> ahead{asks(tile) ? reach.far : ForEach<In>{}, rows.stride};
     Index j = 0;
-    constexpr int together = strip<L>;
-    for (; j + together * L::count <= columns; j += together * L::count) add_strip<L, together>(sweep, j, reach);
-    for (; j + L::count <= columns; j += L::count) add_strip<L, 1>(sweep, j, reach);
-    if (j == columns) return;
-    for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
-      add_tail<L>(row, std::min<Index>(tile_rows, sweep.end - row), columns - L::count, columns - j);
-    }
+    for (; j + step <= rows.length; j += step) add_strip<L>(tile, j, ahead);
+    add_vectors<L>(tile, j);
   }
 
-  template <class L, int Strip>
-  BATCHNORM_INLINE void add_strip(const Sweep& sweep, Index column, const Reach& reach) const {
-    typename L::V c[Strip][Formula::coefficients], sum[Strip], product_sum[Strip];
-#pragma GCC unroll 8
-    for (int s = 0; s < Strip; ++s) {
-      const Index at = column + s * L::count;
-      load_coefficients<L>(at, c[s]);
-      if (sweep.begins_tile) {
-        L::clear(sum[s]);
-        L::clear(product_sum[s]);
-      } else {
-        L::load(sum[s], partial.sum + at);
-        L::load(product_sum[s], partial.product_sum + at);
-      }
-    }
-    for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
-      typename L::V of_tile[Strip], product_of_tile[Strip];
-      sum_tile<L, Formula, true, Strip>(place(row, column), rows.stride, std::min<Index>(tile_rows, sweep.end - row),
-                                        ahead_of(sweep, row, column, Strip * L::count, reach), c, of_tile,
-                                        product_of_tile);
-#pragma GCC unroll 8
-      for (int s = 0; s < Strip; ++s) {
-        sum[s] += of_tile[s];
-        product_sum[s] += product_of_tile[s];
-      }
-    }
-#pragma GCC unroll 8
-    for (int s = 0; s < Strip; ++s) {
-      const Index at = column + s * L::count;
-      if (sweep.ends_tile) {
-        add<L>(at, sum[s], product_sum[s]);
-      } else {
-        L::store(partial.sum + at, sum[s]);
-        L::store(partial.product_sum + at, product_sum[s]);
-      }
-    }
-  }
-
-  /// The last vector is shifted back, over columns that have been counted.
   template <class L>
-  BATCHNORM_INLINE void add_tail(Index row, Index count, Index column, Index keep) const {
-    typename L::V c[Formula::coefficients], sum, product_sum;
-    load_coefficients<L>(column, c);
-    L::clear(sum);
-    L::clear(product_sum);
-    sum_ends<L, Formula, true>(place(row, column), rows.stride, count, keep, c, sum, product_sum);
-    add<L>(column, sum, product_sum);
+  BATCHNORM_INLINE void add_strip(const Sweep& tile, Index column, const Ahead<In>& ahead) const {
+    constexpr int vectors = strip<L>;
+    typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
+#pragma GCC unroll 8
+    for (int s = 0; s < vectors; ++s) {
+      load_coefficients<L>(column + s * L::count, c[s]);
+      L::clear(sum[s]);
+      L::clear(product_sum[s]);
+    }
+    for (Index row = tile.begin; row < tile.end; row += tile_rows) {
+      typename L::V of_rows[vectors], product_of_rows[vectors];
+      sum_tile<L, Formula, true, vectors>(place(row, column), rows.stride, std::min<Index>(tile_rows, tile.end - row),
+                                          ahead, c, of_rows, product_of_rows);
+#pragma GCC unroll 8
+      for (int s = 0; s < vectors; ++s) {
+        sum[s] += of_rows[s];
+        product_sum[s] += product_of_rows[s];
+      }
+    }
+#pragma GCC unroll 8
+    for (int s = 0; s < vectors; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
+  }
+
+  // ---- Many columns.
+
+  template <class L, int Rows, bool Asks>
+  BATCHNORM_INLINE void add_band(const Sweep& band, const Reach& reach) const {
+    auto at = [&]<std::size_t... r>(std::index_sequence<r...>) BATCHNORM_INLINE_LAMBDA {
+      return std::array<Pointers<In>, sizeof...(r)>{rows.place(band.begin + static_cast<Index>(r), 0)...};
+    }
+    (std::make_index_sequence<Rows>());
+#pragma GCC unroll 8
+    for (Pointers<In>& place : at) place.hold_pointers();
+    const SumRows unchanged = *this;  // where pointers stay in registers: nothing that is stored could be one of them
+    constexpr Index step = strip<L> * L::count;
+    Index j = 0;
+    for (; j + step <= rows.length; j += step) unchanged.template add_band_strip<L, Rows, Asks>(band, at, reach, j);
+    add_vectors<L>(band, j);
+  }
+
+  template <class L, int Rows, bool Asks>
+  BATCHNORM_INLINE void add_band_strip(const Sweep& band, const std::array<Pointers<In>, Rows>& at, const Reach& reach,
+                                       Index column) const {
+    constexpr int vectors = strip<L>;
+    typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
+#pragma GCC unroll 8
+    for (int s = 0; s < vectors; ++s) {
+      load_coefficients<L>(column + s * L::count, c[s]);
+      L::clear(sum[s]);
+      L::clear(product_sum[s]);
+    }
+    for_each_index<static_cast<std::size_t>(Rows)>([&](auto row) BATCHNORM_INLINE_LAMBDA {
+#pragma GCC unroll 8
+      for (int s = 0; s < vectors; ++s) {
+        const Index offset = s * L::count;
+        typename L::V v[Formula::inputs];
+        for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+          if constexpr (k == Formula::weights) {
+            at[row].template fill<L, k>(v[k], 0);
+          } else {
+            if constexpr (Asks) {
+              const Index far = reach.far[k] + column * reach.by_column[k] + static_cast<Index>(row) * reach.by_row[k];
+              at[0].template prefetch<L, k>(offset, far);
+            }
+            at[row].template load<L, k>(v[k], column + offset);
+          }
+        });
+        if constexpr (In::count > 1) settle(v[In::count - 1]);  // or both sums would read it from memory
+        Formula::accumulate(v, c[s], sum[s], product_sum[s]);
+      }
+    });
+#pragma GCC unroll 8
+    for (int s = 0; s < vectors; ++s) {
+      const Index at_column = column + s * L::count;
+      take_in<L>(band, at_column, at_column, sum[s], product_sum[s]);
+    }
+  }
+
+  // ---- Both.
+
+  /// Vectors from a column on, one by one; the last one is shifted back, over columns that have been counted.
+  template <class L>
+  BATCHNORM_INLINE void add_vectors(const Sweep& sweep, Index column) const {
+    for (Index j = column; j < rows.length; j += L::count) {
+      const Index keep = std::min<Index>(rows.length - j, L::count), begin = j + keep - L::count;
+      typename L::V c[Formula::coefficients], sum, product_sum;
+      load_coefficients<L>(begin, c);
+      L::clear(sum);
+      L::clear(product_sum);
+      for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
+        typename L::V of_rows, product_of_rows;
+        L::clear(of_rows);
+        L::clear(product_of_rows);
+        sum_ends<L, Formula, true>(place(row, begin), rows.stride, std::min<Index>(tile_rows, sweep.end - row), keep, c,
+                                   of_rows, product_of_rows);
+        sum += of_rows;
+        product_sum += product_of_rows;
+      }
+      take_in<L>(sweep, begin, j, sum, product_sum);
+    }
+  }
+
+  /// The sums of a sweep: those of its tile wait at `waiting` till they are complete.
+  template <class L>
+  BATCHNORM_INLINE void take_in(const Sweep& sweep, Index column, Index waiting, typename L::V& sum,
+                                typename L::V& product_sum) const {
+    if (!sweep.begins_tile) {
+      typename L::V before, product_before;
+      L::load(before, partial.sum + waiting);
+      L::load(product_before, partial.product_sum + waiting);
+      sum += before;
+      product_sum += product_before;
+    }
+    if (sweep.ends_tile) {
+      add<L>(column, sum, product_sum);
+    } else {
+      L::store(partial.sum + waiting, sum);
+      L::store(partial.product_sum + waiting, product_sum);
+    }
   }
 
   BATCHNORM_INLINE Pointers<In> place(Index row, Index column) const {
