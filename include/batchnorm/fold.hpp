@@ -23,14 +23,15 @@ ScaleShift scale_shift(const BatchNorm<Scalar, Act>& layer) {
   layer.check(function);
   if (!layer.has_running_statistics()) detail::fail(function, "the layer has no running statistics");
   detail::check_not_negative(function, "running_var", layer.running_var());
-  using Single = detail::Lanes<StatisticOf<Scalar>, StatisticOf<Scalar>, 0>;
+  using Statistic = StatisticOf<Scalar>;
+  using Single = detail::Lanes<Statistic, Statistic, 0>;
   const Index channels = layer.channels();
   ScaleShift result{Vector<double>::Ones(channels), Vector<double>::Zero(channels)};
   if (layer.gamma().size() > 0) result.scale = layer.gamma().template cast<double>();
   if (layer.beta().size() > 0) result.shift = layer.beta().template cast<double>();
   for (Index c = 0; c < channels; ++c) {
-    StatisticOf<Scalar> inv_std = layer.running_var()[c];
-    detail::invert_std<Single>(inv_std, layer.options().epsilon);
+    Statistic inv_std = layer.running_var()[c];
+    detail::invert_std<Single>(inv_std, Statistic(1), layer.options().epsilon);
     result.scale[c] *= static_cast<double>(inv_std);
     result.shift[c] -= static_cast<double>(layer.running_mean()[c]) * result.scale[c];
   }

@@ -67,15 +67,7 @@ struct MomentsView {
   template <class L>
   BATCHNORM_INLINE void inverse_std(Index c, double epsilon, typename L::V& inv_std) const {
     L::load(inv_std, m2 + c);
-    if (count > Statistic(0) && !counts_one()) inv_std /= count;
-    invert_std<L>(inv_std, epsilon);
-  }
-
- private:
-  /// As running statistics do: there is nothing to divide by. (A dual number may have a derivative beside its 1.)
-  BATCHNORM_INLINE bool counts_one() const {
-    if constexpr (std::is_floating_point_v<Statistic>) return count == Statistic(1);
-    return false;
+    invert_std<L>(inv_std, count > Statistic(0) ? count : Statistic(1), epsilon);
   }
 };
 

@@ -51,20 +51,20 @@ BATCHNORM_INLINE void store_channels(T* to, const typename L::V& v) {
   LanesOver<L, T>::store(to, v);
 }
 
-/// 1 / sqrt(var + epsilon), in place of var; 0 where both are 0, so that a constant channel gives beta then too.
+/// 1 / sqrt(m2 / count + epsilon), in place of m2, with a single division; 0 where both are 0, so that a constant
+/// channel gives beta then too.
 template <class L>
-BATCHNORM_INLINE void invert_std(typename L::V& var, double epsilon) {
+BATCHNORM_INLINE void invert_std(typename L::V& m2, const typename L::Scalar& count, double epsilon) {
   using Statistic = typename L::Scalar;
-  const typename L::V sum = var + Statistic(epsilon);
+  const typename L::V sum = m2 + count * Statistic(epsilon), zero = sum - sum;
+  typename L::V inv_std = count / sum;
   if constexpr (L::bytes == 0) {
     using std::sqrt;
-    var = sum == Statistic(0) ? Statistic(0) : Statistic(Statistic(1) / sqrt(sum));
+    inv_std = sqrt(inv_std);
   } else {
-    typename L::V root = sum;
-    L::square_root(root);
-    const typename L::V inverse = Statistic(1) / root;
-    var = sum == Statistic(0) ? typename L::V{} : inverse;
+    L::square_root(inv_std);
   }
+  m2 = sum == Statistic(0) ? zero : inv_std;
 }
 
 }  // namespace batchnorm::detail

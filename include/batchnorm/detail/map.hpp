@@ -62,7 +62,8 @@ class PartMap {
     const Index length = dense ? rows * columns : columns, width = dense ? repeats * columns : columns;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
-    const Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, ahead());
+    Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, ahead());
+    if (dense) lines.stride.fill(length);  // behind its end memory goes on
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
 

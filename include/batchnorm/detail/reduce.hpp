@@ -113,8 +113,8 @@ class PartReduction {
   /// Positions [begin, end) of a channel: whole runs, or some pieces of one.
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
-    const bool asks = !is_light || grid.shape.inner <= block_length || memory_access().prefetches_straight;
-    return lines_at(in, place, grid.lines_of(begin, end), grid.length_of(begin, end), asks ? ahead() : 0);
+    const bool straight = grid.shape.inner > block_length;
+    return lines_at(in, place, grid.lines_of(begin, end), grid.length_of(begin, end), ahead(straight));
   }
 
   /// The end of a block that begins at a position.
@@ -150,7 +150,9 @@ class PartReduction {
       if (block.count == Statistic(0)) continue;
       const Lines<In> rows = rows_of(block, fold);
       center_columns(block, rows, fold);
-      dispatch(SumRows<In, Formula>{rows, scratch.center, scratch.further, scratch.columns, scratch.partial},
+      constexpr Index many_values = 256;
+      const bool many = (block.end - block.begin) * grid.shape.inner >= many_values;
+      dispatch(SumRows<In, Formula>{rows, many, scratch.center, scratch.further, scratch.columns, scratch.partial},
                rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
@@ -158,9 +160,10 @@ class PartReduction {
   }
 
   Lines<In> rows_of(const Block& block, Index fold) const {
-    const Index width = block.channels() * grid.shape.inner;
-    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold,
-                    fold * width, ahead(), fold);
+    const Index width = fold * block.channels() * grid.shape.inner;
+    const bool straight = In::count > 1 && width <= max_strip * Kernel::lanes;
+    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold, width,
+                    ahead(straight), fold);
   }
 
   /// The same center for all columns of a channel.
@@ -191,7 +194,11 @@ class PartReduction {
 
   // ---- Both.
 
-  Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0); }
+  /// Where memory is read straight on, a core may read ahead of light work by itself.
+  Index ahead(bool straight) const {
+    if (straight && is_light && !memory_access().prefetches_straight) return 0;
+    return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0);
+  }
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that
   /// a constant stays exact; in the first block that of samples.

@@ -14,6 +14,7 @@ template <class In, class Formula>
 struct SumRows {
   using Compute = typename In::Compute;
   Lines<In> rows;
+  bool many_values;       // whether each channel has many
   const Compute* center;  // of every column, like those below
   FurtherCoefficients<Compute, Formula> further;
   Sums<Compute*> sums;
@@ -22,10 +23,8 @@ struct SumRows {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
-    for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
-      std::fill_n(array, rows.length, Compute(0));
-    }
-    const Index tile = rows.lines >= many_rows ? tiles_together * tile_rows : tile_rows;
+    clear_end<L>();
+    const Index tile = many_values ? tiles_together * tile_rows : tile_rows;
     const bool by_strips = rows.length <= (rows.ahead == 0 ? few_columns : strip<L> * L::count);
     const bool row_by_row = rows_with_gaps < band_rows && rows.ahead != 0 && has_gaps();
     const Index step = by_strips ? tile : row_by_row ? rows_with_gaps : band_rows;
@@ -33,7 +32,7 @@ struct SumRows {
     for (Index row = 0; row < rows.lines; row += tile) {
       const Index end = std::min(row + tile, rows.lines);
       for (Index k = row; k < end; k += step) {
-        const Sweep sweep{k, std::min(k + step, end), k == row, k + step >= end};
+        const Sweep sweep{k, std::min(k + step, end), row == 0, k == row, k + step >= end};
         if constexpr (Bytes == 0) {
           add_vectors<L>(sweep, 0);
         } else if (by_strips) {
@@ -59,14 +58,15 @@ struct SumRows {
   /// Rows of a band; and where memory is asked for in rows with gaps between them.
   static constexpr int band_rows = std::max(4 / static_cast<int>(tensors_summed<In, Formula>), 1);
   static constexpr int rows_with_gaps = tensors_summed<In, Formula> == 1 ? band_rows : 1;
-  /// Tiles whose sums are added up before the columns take them in: of many rows alone, for in a few one would see what
-  /// this rounds away.
-  static constexpr Index tiles_together = 4, many_rows = 256, few_columns = 256;
+  /// The columns take in the sums of `tile_rows` rows at a time, or of so many times as many where each channel has
+  /// many values: in a few one would see what this rounds away.
+  static constexpr Index tiles_together = 4;
+  static constexpr Index few_columns = 256;
 
   /// Rows that are read at a time, and where they stand in their tile.
   struct Sweep {
     Index begin, end;
-    bool begins_tile, ends_tile;
+    bool first_tile, begins_tile, ends_tile;
   };
 
   /// Which memory is asked for in advance: that `far` values behind the first row, `by_column` further for each column
@@ -136,7 +136,7 @@ struct SumRows {
       }
     }
 #pragma GCC unroll 8
-    for (int s = 0; s < vectors; ++s) add<L>(column + s * L::count, sum[s], product_sum[s]);
+    for (int s = 0; s < vectors; ++s) take_in<L>(tile, column + s * L::count, sum[s], product_sum[s]);
   }
 
   // ---- Many columns.
@@ -190,7 +190,7 @@ struct SumRows {
 #pragma GCC unroll 8
     for (int s = 0; s < vectors; ++s) {
       const Index at_column = column + s * L::count;
-      take_in<L>(band, at_column, at_column, sum[s], product_sum[s]);
+      if (complete<L>(band, at_column, sum[s], product_sum[s])) take_in<L>(band, at_column, sum[s], product_sum[s]);
     }
   }
 
@@ -214,26 +214,53 @@ struct SumRows {
         sum += of_rows;
         product_sum += product_of_rows;
       }
-      take_in<L>(sweep, begin, j, sum, product_sum);
+      if (!complete<L>(sweep, j, sum, product_sum)) continue;
+      if (begin == j) {
+        take_in<L>(sweep, j, sum, product_sum);
+      } else {
+        add<L>(begin, sum, product_sum);
+      }
     }
   }
 
-  /// The sums of a sweep: those of its tile wait at `waiting` till they are complete.
+  /// Adds what the tile has so far, in vector `j` of the columns; keeps it there for the next sweep if there is one.
   template <class L>
-  BATCHNORM_INLINE void take_in(const Sweep& sweep, Index column, Index waiting, typename L::V& sum,
-                                typename L::V& product_sum) const {
+  BATCHNORM_INLINE bool complete(const Sweep& sweep, Index j, typename L::V& sum, typename L::V& product_sum) const {
     if (!sweep.begins_tile) {
       typename L::V before, product_before;
-      L::load(before, partial.sum + waiting);
-      L::load(product_before, partial.product_sum + waiting);
+      L::load(before, partial.sum + j);
+      L::load(product_before, partial.product_sum + j);
       sum += before;
       product_sum += product_before;
     }
-    if (sweep.ends_tile) {
-      add<L>(column, sum, product_sum);
+    if (sweep.ends_tile) return true;
+    L::store(partial.sum + j, sum);
+    L::store(partial.product_sum + j, product_sum);
+    return false;
+  }
+
+  /// The sums of a tile.
+  template <class L>
+  BATCHNORM_INLINE void take_in(const Sweep& sweep, Index column, const typename L::V& sum,
+                                const typename L::V& product_sum) const {
+    if (sweep.first_tile) {
+      typename L::V zero;
+      L::clear(zero);
+      L::store(sums.sum + column, sum);
+      L::store(sums.sum_error + column, zero);
+      L::store(sums.product_sum + column, product_sum);
+      L::store(sums.product_error + column, zero);
     } else {
-      L::store(partial.sum + waiting, sum);
-      L::store(partial.product_sum + waiting, product_sum);
+      add<L>(column, sum, product_sum);
+    }
+  }
+
+  /// The columns of a last vector that is shifted back begin at zero.
+  template <class L>
+  BATCHNORM_INLINE void clear_end() const {
+    const Index columns = rows.length % L::count, begin = rows.length - columns;
+    for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
+      std::fill_n(array + begin, columns, Compute(0));
     }
   }
 
