@@ -186,11 +186,13 @@ inline void walk_long_runs(Grid& grid) {
   if (grid.shape.inner >= min_map_run) grid.by_columns = false;
 }
 
-/// Columns whose coefficients stay in L1: the more inputs a map has, the more coefficients. Nearly equal parts of all.
+/// Columns whose coefficients stay in L1, the fewer the more inputs a map has: all, or nearly equal parts of wider
+/// rows. Those are shorter than the widest whole row, for between its stretches memory is not read straight on.
 inline Index coefficient_columns(const Grid& grid, Index tensors) {
-  constexpr Index array_bytes = Index(8) << 10, least_bytes = 4;
-  const Index most = std::max<Index>(array_bytes / (std::max(grid.value_bytes, least_bytes) * tensors), 1);
-  const Index channels = std::max<Index>(grid.shape.channels, 1);
+  constexpr Index whole_bytes = Index(8) << 10, stretch_bytes = Index(4) << 10, least_bytes = 4;
+  const Index channels = std::max<Index>(grid.shape.channels, 1), bytes = std::max(grid.value_bytes, least_bytes);
+  if (channels * bytes * tensors <= whole_bytes) return channels;
+  const Index most = std::max<Index>(std::min(stretch_bytes, whole_bytes / tensors) / bytes, 1);
   return std::min(round_up(ceil_div(channels, ceil_div(channels, most)), max_lanes), channels);
 }
 
