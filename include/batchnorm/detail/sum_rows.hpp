@@ -33,19 +33,18 @@ struct SumRows {
       const Index end = std::min(row + tile, rows.lines);
       for (Index k = row; k < end; k += step) {
         const Sweep sweep{k, std::min(k + step, end), row == 0, k == row, k + step >= end};
-        if constexpr (Bytes == 0) {
-          add_vectors<L>(sweep, 0);
-        } else if (by_strips) {
-          add_strips<L>(sweep, reach);
-        } else if (row_by_row) {
-          if constexpr (rows_with_gaps < band_rows) add_band<L, rows_with_gaps, true>(sweep, reach);
-        } else if (sweep.end - k < band_rows) {
-          add_vectors<L>(sweep, 0);
-        } else if (asks(sweep)) {
-          add_band<L, band_rows, true>(sweep, reach);
-        } else {
-          add_band<L, band_rows, false>(sweep, reach);
+        Index columns = 0;  // that have been added
+        if constexpr (Bytes != 0) {
+          if (by_strips) {
+            columns = add_strips<L>(sweep, reach);
+          } else if (row_by_row) {
+            if constexpr (rows_with_gaps < band_rows) columns = add_band<L, rows_with_gaps, true>(sweep, reach);
+          } else if (sweep.end - k == band_rows) {
+            columns =
+                asks(sweep) ? add_band<L, band_rows, true>(sweep, reach) : add_band<L, band_rows, false>(sweep, reach);
+          }
         }
+        add_vectors<L>(sweep, columns);
       }
     }
   }
@@ -107,12 +106,12 @@ struct SumRows {
   // ---- Few columns.
 
   template <class L>
-  BATCHNORM_INLINE void add_strips(const Sweep& tile, const Reach& reach) const {
+  BATCHNORM_INLINE Index add_strips(const Sweep& tile, const Reach& reach) const {
     constexpr Index step = strip<L> * L::count;
     const Ahead<In> ahead{asks(tile) ? reach.far : ForEach<In>{}, rows.stride};
     Index j = 0;
     for (; j + step <= rows.length; j += step) add_strip<L>(tile, j, ahead);
-    add_vectors<L>(tile, j);
+    return j;
   }
 
   template <class L>
@@ -142,7 +141,7 @@ struct SumRows {
   // ---- Many columns.
 
   template <class L, int Rows, bool Asks>
-  BATCHNORM_INLINE void add_band(const Sweep& band, const Reach& reach) const {
+  BATCHNORM_INLINE Index add_band(const Sweep& band, const Reach& reach) const {
     auto at = [&]<std::size_t... r>(std::index_sequence<r...>) BATCHNORM_INLINE_LAMBDA {
       return std::array<Pointers<In>, sizeof...(r)>{rows.place(band.begin + static_cast<Index>(r), 0)...};
     }
@@ -153,7 +152,7 @@ struct SumRows {
     constexpr Index step = strip<L> * L::count;
     Index j = 0;
     for (; j + step <= rows.length; j += step) unchanged.template add_band_strip<L, Rows, Asks>(band, at, reach, j);
-    add_vectors<L>(band, j);
+    return j;
   }
 
   template <class L, int Rows, bool Asks>
