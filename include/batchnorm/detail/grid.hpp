@@ -15,7 +15,7 @@ namespace batchnorm::detail {
 
 /// Rows, and values of runs, whose float sums are merged into double at a time: so many that what a block costs beside
 /// its sums hardly counts.
-inline constexpr Index block_rows = 1024, block_length = 32768;
+inline constexpr Index block_rows = 2048, block_length = 32768;
 /// Parts are cut between rows, or between pieces of runs.
 inline constexpr Index block_pieces = 2, piece_length = block_length / block_pieces;
 /// Columns that one part works on at most: its accumulators stay in L1.
@@ -123,16 +123,21 @@ struct Partition {
 };
 
 inline constexpr Index part_bytes = Index(128) << 10;
+inline constexpr Index streamed_part_bytes = Index(512) << 10;      // its last stores past the caches are waited for
+inline constexpr Index summed_part_bytes = Index(1) << 20;          // its columns are finished and merged
 inline constexpr Index resident_bytes = Index(512) << 10;           // what stays in L2 between two passes
 inline constexpr Index undivided_columns_bytes = Index(256) << 10;  // less is not worth a second thread
 inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
 inline constexpr Index shared_parts = 4;  // about as many, or a multiple, where threads share a tensor
 
+/// How many steps of so many bytes lead from the beginning of a cache line to that of another.
+inline Index steps_to_line(Index step_bytes) { return pack_bytes / std::gcd(Index(pack_bytes), step_bytes); }
+
 /// About `step` channels, at most a quarter and `most` more, so that their columns fill whole cache lines; `step` where
 /// fewer of them do not.
 inline Index whole_lines(const Grid& grid, Index step, Index most) {
-  const Index line = pack_bytes / std::gcd(Index(pack_bytes), grid.shape.inner * grid.value_bytes);
+  const Index line = steps_to_line(grid.shape.inner * grid.value_bytes);
   const Index more = round_up(step, line);
   if (more <= std::min(step + step / 4, most)) return more;
   return step < line ? step : more - line;
@@ -171,9 +176,9 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
     return {grid, 1, positions, ceil_div(channels, step), step};
   }
   const Index step = grid.by_columns ? max_step : 1;
-  const Index wanted = std::clamp<Index>(round_up(step * channel_bytes * tensors / (2 * part_bytes), shared_parts), 1,
+  const Index wanted = std::clamp<Index>(round_up(step * channel_bytes * tensors / summed_part_bytes, shared_parts), 1,
                                          max_position_parts);
-  // Each part has columns to finish, which few rows do not pay for.
+  // Few rows do not pay for columns to finish.
   constexpr Index few_rows = 128, enough_rows = 512;
   const Index rows = std::clamp(ceil_div(positions, shared_parts * grid.fold), few_rows, enough_rows);
   const Index min_step = grid.by_columns ? std::min(rows * grid.fold, positions) : 1;
@@ -196,12 +201,13 @@ inline Index coefficient_columns(const Grid& grid, Index tensors) {
   return std::min(round_up(ceil_div(channels, ceil_div(channels, most)), max_lanes), channels);
 }
 
-/// How often the coefficients of a row stand in their arrays, where rows follow one another without gaps: so often that
-/// they fill a vector, and where there are rows enough to pay for it, whole vectors and many of them.
-inline Index coefficient_repeats(const Shape& shape, Index lanes) {
-  constexpr Index enough_rows = 16, many_columns = 256;
+/// How often the coefficients of a row, of so many bytes for each column, stand in their arrays, where rows follow one
+/// another without gaps: so often that they fill a vector, and where there are rows enough to pay for it, and room in
+/// L1, whole vectors and many of them.
+inline Index coefficient_repeats(const Shape& shape, Index lanes, Index column_bytes) {
+  constexpr Index enough_rows = 16, many_columns = 256, max_bytes = Index(24) << 10;
   const Index width = std::max<Index>(shape.channels * shape.inner, 1), whole = lanes / std::gcd(lanes, width);
-  if (whole * width > max_columns) return 1;
+  if (whole * width * column_bytes > max_bytes) return ceil_div(lanes, width);
   const Index wanted = whole * ceil_div(many_columns, whole * width);
   const Index paid_for = shape.outer / enough_rows / whole * whole;
   return std::clamp(paid_for, ceil_div(lanes, width), wanted);
@@ -217,10 +223,12 @@ inline Partition make_linear_partition(Grid grid, Index tensors) {
   // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
   if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
   if (grid.by_columns && shape.inner > 1) return make_partition(grid, tensors);
+  const Index bytes = memory_access().streams((tensors + 1) * grid.bytes()) ? streamed_part_bytes : part_bytes;
   const Index channel_step =
-      grid.by_columns ? coefficient_columns(grid, tensors) : std::clamp<Index>(part_bytes / run_bytes, 1, channels);
-  const Index runs = std::max<Index>(part_bytes / (channel_step * run_bytes), 1);
-  const Index pieces = run_bytes <= part_bytes ? grid.pieces : ceil_div(part_bytes, piece_length * grid.value_bytes);
+      grid.by_columns ? coefficient_columns(grid, tensors) : std::clamp<Index>(bytes / run_bytes, 1, channels);
+  const Index fit = std::max<Index>(bytes / (channel_step * run_bytes), 1), line = steps_to_line(channels * run_bytes);
+  const Index runs = grid.by_columns && fit >= line ? fit - fit % line : fit;
+  const Index pieces = run_bytes <= bytes ? grid.pieces : ceil_div(bytes, piece_length * grid.value_bytes);
   const Index position_step = std::min(runs * pieces, positions);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, channel_step), channel_step};
 }

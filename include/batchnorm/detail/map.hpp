@@ -46,9 +46,7 @@ class PartMap {
       const Index length = grid.length_of(p, end);
       const Pointers<In> first(in, run, part.channel_begin, offset);
       OutputLines<Out> to(out, run, part.channel_begin, offset, length, streams);
-      // What is walked straight on, a core may read ahead of by itself.
-      const bool asks = to.streams() || read_before || memory_access().prefetches_straight;
-      const Lines<In> runs = lines_at(in, first, grid.lines_of(p, end), length, asks ? ahead() : 0);
+      const Lines<In> runs = lines_at(in, first, grid.lines_of(p, end), length, ahead_in_runs(to.streams()));
       const ChannelRuns<In> channels(in, runs, part.channels());
       if (channels.runs.lines == 1) to.step_by_channels();
       dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);
@@ -62,10 +60,19 @@ class PartMap {
     const Index length = dense ? rows * columns : columns, width = dense ? repeats * columns : columns;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
-    Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, ahead());
+    Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, dense && to.streams() ? at_once : ahead());
     if (dense) lines.stride.fill(length);  // behind its end memory goes on
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
+
+  /// What is walked straight on, a core may read ahead of by itself.
+  Index ahead_in_runs(bool past_caches) const {
+    if (past_caches) return at_once;
+    return read_before || memory_access().prefetches_straight ? ahead() : 0;
+  }
+
+  /// Beside stores past the caches it is best left to: values are asked for as they are read, which costs nothing.
+  static constexpr Index at_once = 1;
 
   Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }
 

@@ -194,7 +194,8 @@ class Map {
     const bool dense =
         !has_weights<Formula> && out_.dense_rows() && in_.all([](const auto& view) { return view.dense_rows(); });
     if (!grid.by_columns || grid.positions == 1 || partition_.channel_parts > 1 || !dense) return 0;
-    return has_vectors<Compute> ? coefficient_repeats(grid.shape, run_lanes<Compute>) : 1;
+    constexpr Index column_bytes = Formula::coefficients * static_cast<Index>(sizeof(Compute));
+    return has_vectors<Compute> ? coefficient_repeats(grid.shape, run_lanes<Compute>, column_bytes) : 1;
   }
 
   /// Columns that a worker's scratch arrays hold: where channels are not the columns themselves.

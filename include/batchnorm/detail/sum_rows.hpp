@@ -118,12 +118,7 @@ struct SumRows {
   BATCHNORM_INLINE void add_strip(const Sweep& tile, Index column, const Ahead<In>& ahead) const {
     constexpr int vectors = strip<L>;
     typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
-#pragma GCC unroll 8
-    for (int s = 0; s < vectors; ++s) {
-      load_coefficients<L>(column + s * L::count, c[s]);
-      L::clear(sum[s]);
-      L::clear(product_sum[s]);
-    }
+    begin_strip<L>(column, c, sum, product_sum);
     for (Index row = tile.begin; row < tile.end; row += tile_rows) {
       typename L::V of_rows[vectors], product_of_rows[vectors];
       sum_tile<L, Formula, true, vectors>(place(row, column), rows.stride, std::min<Index>(tile_rows, tile.end - row),
@@ -160,12 +155,7 @@ struct SumRows {
                                        Index column) const {
     constexpr int vectors = strip<L>;
     typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
-#pragma GCC unroll 8
-    for (int s = 0; s < vectors; ++s) {
-      load_coefficients<L>(column + s * L::count, c[s]);
-      L::clear(sum[s]);
-      L::clear(product_sum[s]);
-    }
+    begin_strip<L>(column, c, sum, product_sum);
     for_each_index<static_cast<std::size_t>(Rows)>([&](auto row) BATCHNORM_INLINE_LAMBDA {
 #pragma GCC unroll 8
       for (int s = 0; s < vectors; ++s) {
@@ -194,6 +184,17 @@ struct SumRows {
   }
 
   // ---- Both.
+
+  template <class L, int Vectors>
+  BATCHNORM_INLINE void begin_strip(Index column, typename L::V (&c)[Vectors][Formula::coefficients],
+                                    typename L::V (&sum)[Vectors], typename L::V (&product_sum)[Vectors]) const {
+#pragma GCC unroll 8
+    for (int s = 0; s < Vectors; ++s) {
+      load_coefficients<L>(column + s * L::count, c[s]);
+      L::clear(sum[s]);
+      L::clear(product_sum[s]);
+    }
+  }
 
   /// Vectors from a column on, one by one; the last one is shifted back, over columns that have been counted.
   template <class L>
