@@ -272,6 +272,18 @@ TEST(BatchNorm, NoElements) {
   }
 }
 
+TEST(BatchNorm, NoElementsKeepNothingOfTheBatchBefore) {
+  Tensor x(4, 3, 4, 5), y, dx;
+  x.setConstant(NAN);
+  BatchNorm<float> layer(3);
+  layer.forward(x, y);
+  const Tensor none(0, 3, 4, 5);
+  layer.forward(none, y);
+  layer.backward(none, none, dx);
+  EXPECT_EQ(layer.gamma_gradient(), Eigen::VectorXf::Zero(3));
+  EXPECT_EQ(layer.beta_gradient(), Eigen::VectorXf::Zero(3));
+}
+
 TEST(BatchNorm, CopiesAreIndependent) {
   const Matrix x = random_matrix(20, 3, 1), dy = random_matrix(20, 3, 2);
   Matrix y, dx, copied_dx;

@@ -69,6 +69,7 @@ class BatchNorm {
         gamma_gradient_(Vector<Parameter>::Zero(gamma_.size())),
         beta_gradient_(Vector<Parameter>::Zero(beta_.size())),
         moments_(channels),
+        inv_std_(Vector<Statistic>::Zero(channels)),
         sums_(channels) {}
 
   /// In training, normalizes x with its own statistics, and the running ones follow; in eval, with the running ones.
@@ -124,7 +125,7 @@ class BatchNorm {
       if (training_) running_.update(moments_);
     } else {
       use_running_statistics();
-      const auto fill_y = fill(detail::view_of(moments_));
+      const auto fill_y = fill_and_keep();
       if (outputs == MaskedOutputs::zero) {
         detail::normalize_masked(device, in, detail::view_of(y, axis), fill_y, workspace_);
       } else {
@@ -223,7 +224,7 @@ class BatchNorm {
     detail::resize_like(dx, y);
     const detail::Inputs y_dy(detail::view_of(y, axis), detail::view_of(dy, axis));
     const bool of_batch = last_forward_.of_batch();
-    const detail::FillInputGradientOfOutput<Scalar, Act> fill_dx{detail::view_of(moments_), of_batch ? &sums_ : nullptr,
+    const detail::FillInputGradientOfOutput<Scalar, Act> fill_dx{last_moments(), of_batch ? &sums_ : nullptr,
                                                                  this->parameters(), options_.epsilon, activation_};
     if (of_batch || wants(parameters)) {
       detail::collect_gradients_of_output(device, y_dy, fill_dx, sums_, centers_, workspace_);
@@ -261,7 +262,7 @@ class BatchNorm {
       detail::differentiate_masked(device, in, dx_view, fill_dx, sums_, workspace_);
     } else {
       const detail::Inputs x_dy(x_view, dy_view);
-      detail::collect_gradients(device, x_dy, fill(detail::view_of(moments_)), sums_, workspace_);
+      detail::collect_gradients(device, x_dy, fill(last_moments()), sums_, workspace_);
       detail::weighted_input_gradient(device, in, dx_view, fill_dx, workspace_);
     }
     take_parameter_gradients(options.parameters);
@@ -277,7 +278,7 @@ class BatchNorm {
     const Index axis = check_backward("backward_parameters", Forward::plain, x, {.parameters = parameters}, dy);
     if (!wants(parameters)) return;
     detail::collect_gradients(device, detail::Inputs(detail::view_of(x, axis), detail::view_of(dy, axis)),
-                              fill(detail::view_of(moments_)), sums_, workspace_);
+                              fill(last_moments()), sums_, workspace_);
     take_parameter_gradients(parameters);
   }
 
@@ -424,6 +425,14 @@ class BatchNorm {
   detail::FillNormalize<Scalar, Act> fill(const detail::MomentsView<Statistic>& moments) const {
     return {moments, parameters(), options_.epsilon, activation_};
   }
+  /// Of the forward that runs: keeps inv_std for its backward.
+  detail::FillNormalize<Scalar, Act> fill_and_keep() {
+    return {detail::view_of(moments_), parameters(), options_.epsilon, activation_, inv_std_.data()};
+  }
+  /// Of the last forward.
+  detail::MomentsView<Statistic> last_moments() const {
+    return {moments_.count, moments_.mean.data(), moments_.m2.data(), inv_std_.data()};
+  }
 
   template <class X, class Other>
   static constexpr void require_inputs() {
@@ -458,17 +467,19 @@ class BatchNorm {
   template <Device D, class In, class Out>
   void normalize_into(const D& device, const In& in, const Out& out) {
     if (normalizes_batch()) {
-      detail::normalize_batch(device, in, out, moments_, parameters(), options_.epsilon, activation_, workspace_);
+      detail::normalize_batch(device, in, out, moments_, parameters(), options_.epsilon, activation_, inv_std_.data(),
+                              workspace_);
       if (training_) running_.update(moments_);
     } else {
       use_running_statistics();
-      detail::normalize(device, in, out, fill(detail::view_of(moments_)), workspace_);
+      detail::normalize(device, in, out, fill_and_keep(), workspace_);
     }
   }
 
   template <class X>
   void remember_forward(Forward kind, const X& x) {
     last_forward_.remember(kind, x, normalizes_batch() ? Statistics::of_batch : Statistics::constant);
+    if (x.size() == 0) inv_std_.setZero();  // no pass will keep it
   }
 
   void use_running_statistics() {
@@ -482,11 +493,11 @@ class BatchNorm {
                                 MaskedOutputs outputs) {
     if (outputs == MaskedOutputs::zero) {
       detail::normalize_masked_batch(device, x_weights, y, moments_, parameters(), options_.epsilon, activation_,
-                                     workspace_);
+                                     inv_std_.data(), workspace_);
     } else {
       detail::collect_weighted_moments(device, x_weights, moments_, workspace_);
       const detail::Inputs x(x_weights.template get<0>());
-      detail::normalize(device, x, y, fill(detail::view_of(moments_)), workspace_);
+      detail::normalize(device, x, y, fill_and_keep(), workspace_);
     }
   }
 
@@ -500,26 +511,23 @@ class BatchNorm {
       detail::normalize(device, in, detail::view_of(y, axis), fill(detail::view_of(running_)), memory->workspace);
     } else {
       detail::normalize_batch(device, in, detail::view_of(y, axis), memory->moments, parameters(), options_.epsilon,
-                              activation_, memory->workspace);
+                              activation_, nullptr, memory->workspace);
     }
   }
 
   template <class A>
   detail::FillInputGradient<Scalar, A> fill_input_gradient(const A& activation, const BackwardOptions& options) const {
     const auto data = [](const Vector<Statistic>* vector) { return vector == nullptr ? nullptr : vector->data(); };
-    return {detail::view_of(moments_),
-            last_forward_.of_batch() ? &sums_ : nullptr,
-            parameters(),
-            options_.epsilon,
-            activation,
-            {data(options.mean), data(options.var)}};
+    const auto* const sums = last_forward_.of_batch() ? &sums_ : nullptr;
+    const detail::StatisticGradients<Statistic> of_statistics{data(options.mean), data(options.var)};
+    return {last_moments(), sums, parameters(), options_.epsilon, activation, of_statistics};
   }
 
   /// Where the statistics are constants, dx does not wait for any sum.
   template <Device D, class In, class Out, class A>
   void differentiate_constants(const D& device, const In& x_dy, const detail::View<Out>& dx, const A& activation,
                                const BackwardOptions& options) {
-    const auto moments = detail::view_of(moments_);
+    const auto moments = last_moments();
     if (wants(options.parameters)) {
       const detail::FillNormalize<Scalar, A> fill_normalize{moments, parameters(), options_.epsilon, activation};
       detail::collect_gradients(device, x_dy, fill_normalize, sums_, workspace_);
@@ -555,9 +563,9 @@ class BatchNorm {
   void take_parameter_gradients(ParameterGradients parameters) {
     if (!wants(parameters)) return;
     if (parameters == ParameterGradients::overwrite) zero_gradients();
-    detail::add_gamma_gradient(detail::view_of(moments_), sums_.dy_centered.data(), options_.epsilon,
-                               gamma_gradient_.data(), gamma_gradient_.size());
-    for (Index c = 0; c < beta_gradient_.size(); ++c) beta_gradient_[c] += static_cast<Parameter>(sums_.dy[c]);
+    detail::add_gamma_gradient(last_moments(), sums_.dy_centered.data(), options_.epsilon, gamma_gradient_.data(),
+                               gamma_gradient_.size());
+    detail::add_beta_gradient(sums_.dy.data(), beta_gradient_.data(), beta_gradient_.size());
   }
 
   /// The checks of forward and infer; returns the axis counted from the front.
@@ -621,6 +629,7 @@ class BatchNorm {
   BasicRunningStatistics<Statistic> running_;
   Vector<Parameter> gamma_, beta_, gamma_gradient_, beta_gradient_;
   BasicMoments<Statistic> moments_;
+  Vector<Statistic> inv_std_;  // of the last forward
   BasicGradientSums<Statistic> sums_;
   Workspace<Scalar> workspace_;
   mutable detail::WorkspacePool<Scalar> pool_;

@@ -19,6 +19,17 @@ void add_gamma_gradient(const MomentsView<Statistic>& moments, const Statistic* 
   });
 }
 
+/// Adds the gradient of beta, sum of dy, to that of every channel.
+template <class Statistic, class Parameter>
+void add_beta_gradient(const Statistic* dy, Parameter* to, Index channels) {
+  for_channels<Statistic>(0, channels, [&]<class L>(L, Index c) BATCHNORM_INLINE_LAMBDA {
+    typename L::V sum, gradient;
+    L::load(sum, dy + c);
+    load_channels<L>(gradient, to + c);
+    store_channels<L>(to + c, gradient + sum);
+  });
+}
+
 }  // namespace detail
 
 /// What the gradients need of a whole batch, per channel. The sums of two parts add up to those of the whole.

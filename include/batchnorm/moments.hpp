@@ -62,12 +62,17 @@ struct MomentsView {
   Statistic count;
   const Statistic* mean;
   const Statistic* m2;
+  const Statistic* known_inv_std = nullptr;  // of every channel, where it has been computed before
 
   /// 1 / sqrt(m2 / count + epsilon) of the channels from c on.
   template <class L>
   BATCHNORM_INLINE void inverse_std(Index c, double epsilon, typename L::V& inv_std) const {
-    L::load(inv_std, m2 + c);
-    invert_std<L>(inv_std, count > Statistic(0) ? count : Statistic(1), epsilon);
+    if (known_inv_std != nullptr) {
+      L::load(inv_std, known_inv_std + c);
+    } else {
+      L::load(inv_std, m2 + c);
+      invert_std<L>(inv_std, count > Statistic(0) ? count : Statistic(1), epsilon);
+    }
   }
 };
 

@@ -38,6 +38,7 @@ struct FillNormalize {
   Parameters<T> parameters;
   double epsilon;
   Act activation = {};
+  Statistic* inv_std = nullptr;  // where it is kept for a backward, if anywhere
   using Formula = NormalizeFormula<Act>;
 
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
@@ -45,6 +46,7 @@ struct FillNormalize {
       typename L::V mean, center, scale, gamma, beta;
       L::load(mean, moments.mean + c);
       moments.template inverse_std<L>(c, epsilon, scale);
+      if (inv_std != nullptr) L::store(inv_std + c, scale);
       load_channels<L>(gamma, parameters.gamma, c, 1);
       load_channels<L>(beta, parameters.beta, c, 0);
       scale *= gamma;
@@ -88,17 +90,18 @@ void normalize(const D& device, const In& in, const Out& out, const FillNormaliz
   run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, out), fill, workspace);
 }
 
-/// collect_moments and normalize, together where the cache allows.
+/// collect_moments and normalize, together where the cache allows. Keeps inv_std where that is not null.
 template <Device D, class In, class T, class Act, class Out>
 void normalize_batch(const D& device, const In& in, const Out& out, BasicMoments<StatisticOf<T>>& moments,
-                     const Parameters<T>& parameters, double epsilon, const Act& activation, Workspace<T>& workspace) {
+                     const Parameters<T>& parameters, double epsilon, const Act& activation, StatisticOf<T>* inv_std,
+                     Workspace<T>& workspace) {
   prepare(moments, in.shape());
   if (in.shape().size() == 0) return;
   const Inputs x(in.template get<0>());  // z is read once
   const Partition partition = make_partition(grid_of(in, out), x.tensors);
   run(device, make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, out),
-      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
+      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation, inv_std}, workspace);
 }
 
 }  // namespace batchnorm::detail

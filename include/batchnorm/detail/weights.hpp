@@ -157,11 +157,11 @@ void collect_weighted_moments(const D& device, const In& x_weights, BasicMoments
       NoCoefficients{}, workspace);
 }
 
-/// collect_weighted_moments and normalize_masked, together where the cache allows.
+/// collect_weighted_moments and normalize_masked, together where the cache allows. Keeps inv_std.
 template <Device D, class In, class T, class Act, class Out>
 void normalize_masked_batch(const D& device, const In& x_weights, const View<Out>& y,
                             BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
-                            const Act& activation, Workspace<T>& workspace) {
+                            const Act& activation, StatisticOf<T>* inv_std, Workspace<T>& workspace) {
   const Grid grid = weighted_grid_of(x_weights, y);
   prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
@@ -169,7 +169,7 @@ void normalize_masked_batch(const D& device, const In& x_weights, const View<Out
   run(device,
       make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, make_map_after<MaskedNormalizeFormula<Act>>(partition, x_weights, y),
-      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation}, workspace);
+      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation, inv_std}, workspace);
 }
 
 /// input_gradient of weighted statistics, where masked outputs are normalized like all others.
