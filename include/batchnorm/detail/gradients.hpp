@@ -204,7 +204,7 @@ template <Device D, class In, class Out, class T, class Act>
 void sum_input_gradient(const D& device, const In& known, const Out& dx_dz, const FillSumInputGradient<T, Act>& fill,
                         Workspace<T>& workspace) {
   if (known.shape().size() == 0) return;
-  const Partition partition = make_linear_partition(grid_of(known, dx_dz), In::tensors);
+  const Partition partition = make_linear_partition(grid_of(known, dx_dz), In::tensors, tensors_of<Out>);
   run(device, make_map<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
 }
 

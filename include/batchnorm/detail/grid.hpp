@@ -123,8 +123,8 @@ struct Partition {
 };
 
 inline constexpr Index part_bytes = Index(128) << 10;
-inline constexpr Index streamed_part_bytes = Index(512) << 10;      // its last stores past the caches are waited for
-inline constexpr Index summed_part_bytes = Index(1) << 20;          // its columns are finished and merged
+inline constexpr Index streamed_part_bytes = Index(512) << 10;      // where each part waits for its last stores
+inline constexpr Index summed_part_bytes = Index(1) << 20;          // where each part finishes and merges its channels
 inline constexpr Index resident_bytes = Index(512) << 10;           // what stays in L2 between two passes
 inline constexpr Index undivided_columns_bytes = Index(256) << 10;  // less is not worth a second thread
 inline constexpr Index max_position_parts = 64;
@@ -160,7 +160,7 @@ inline Index resident_step(const Grid& grid, Index tensors, Index max_step) {
 
 /// What is small is one part, or by runs a few for threads to share. Else it is cut along the channels, if parts then
 /// stay in a cache, or along the positions.
-inline Partition make_partition(const Grid& grid, Index tensors) {
+inline Partition make_partition(const Grid& grid, Index tensors, Index bytes = summed_part_bytes) {
   const Shape& shape = grid.shape;
   const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);
   const Index channel_bytes = std::max<Index>(shape.count() * grid.value_bytes, 1);
@@ -176,8 +176,8 @@ inline Partition make_partition(const Grid& grid, Index tensors) {
     return {grid, 1, positions, ceil_div(channels, step), step};
   }
   const Index step = grid.by_columns ? max_step : 1;
-  const Index wanted = std::clamp<Index>(round_up(step * channel_bytes * tensors / summed_part_bytes, shared_parts), 1,
-                                         max_position_parts);
+  const Index wanted =
+      std::clamp<Index>(round_up(ceil_div(step * channel_bytes * tensors, bytes), shared_parts), 1, max_position_parts);
   // Few rows do not pay for columns to finish.
   constexpr Index few_rows = 128, enough_rows = 512;
   const Index rows = std::clamp(ceil_div(positions, shared_parts * grid.fold), few_rows, enough_rows);
@@ -207,25 +207,26 @@ inline Index coefficient_columns(const Grid& grid, Index tensors) {
 inline Index coefficient_repeats(const Shape& shape, Index lanes, Index column_bytes) {
   constexpr Index enough_rows = 16, many_columns = 256, max_bytes = Index(24) << 10;
   const Index width = std::max<Index>(shape.channels * shape.inner, 1), whole = lanes / std::gcd(lanes, width);
-  if (whole * width * column_bytes > max_bytes) return ceil_div(lanes, width);
+  const Index fill_one = ceil_div(lanes, width);
+  if (whole * width * column_bytes > max_bytes) return fill_one;
   const Index wanted = whole * ceil_div(many_columns, whole * width);
   const Index paid_for = shape.outer / enough_rows / whole * whole;
-  return std::clamp(paid_for, ceil_div(lanes, width), wanted);
+  return std::clamp(paid_for, fill_one, wanted);
 }
 
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns a part is cut along the channels all the same, where their coefficients would not stay in the cache.)
-inline Partition make_linear_partition(Grid grid, Index tensors) {
+inline Partition make_linear_partition(Grid grid, Index inputs, Index outputs = 1) {
   walk_long_runs(grid);
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);
   // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
   if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
-  if (grid.by_columns && shape.inner > 1) return make_partition(grid, tensors);
-  const Index bytes = memory_access().streams((tensors + 1) * grid.bytes()) ? streamed_part_bytes : part_bytes;
+  if (grid.by_columns && shape.inner > 1) return make_partition(grid, inputs, 2 * part_bytes);
+  const Index bytes = memory_access().streams((inputs + outputs) * grid.bytes()) ? streamed_part_bytes : part_bytes;
   const Index channel_step =
-      grid.by_columns ? coefficient_columns(grid, tensors) : std::clamp<Index>(bytes / run_bytes, 1, channels);
+      grid.by_columns ? coefficient_columns(grid, inputs) : std::clamp<Index>(bytes / run_bytes, 1, channels);
   const Index fit = std::max<Index>(bytes / (channel_step * run_bytes), 1), line = steps_to_line(channels * run_bytes);
   const Index runs = grid.by_columns && fit >= line ? fit - fit % line : fit;
   const Index pieces = run_bytes <= bytes ? grid.pieces : ceil_div(bytes, piece_length * grid.value_bytes);

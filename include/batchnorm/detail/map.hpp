@@ -21,7 +21,7 @@ class PartMap {
   const In& in;
   const Out& out;
   Streams<Out> streams;
-  bool read_before;                 // just so: its inputs are still in a cache
+  bool read_before;                 // channel by channel, just so: it is still in a cache
   Index repeats;                    // of a row's coefficients in their arrays; 0: its rows have gaps
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part, repeated
@@ -65,13 +65,14 @@ class PartMap {
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
 
-  /// What is walked straight on, a core may read ahead of by itself.
+  /// What is walked straight on, a core may read ahead of by itself: channel by channel it is not.
   Index ahead_in_runs(bool past_caches) const {
-    if (past_caches) return at_once;
-    return read_before || memory_access().prefetches_straight ? ahead() : 0;
+    if (read_before || (!past_caches && memory_access().prefetches_straight)) return ahead();
+    return past_caches ? at_once : 0;
   }
 
-  /// Beside stores past the caches it is best left to: values are asked for as they are read, which costs nothing.
+  /// Beside stores past the caches it is best left to. The loop that has these always asks: for the next value, which
+  /// is read at once.
   static constexpr Index at_once = 1;
 
   Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }

@@ -86,7 +86,7 @@ template <Device D, class In, class T, class Act, class Out>
 void normalize(const D& device, const In& in, const Out& out, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
   if (in.shape().size() == 0) return;
-  const Partition partition = make_linear_partition(grid_of(in, out), In::tensors);
+  const Partition partition = make_linear_partition(grid_of(in, out), In::tensors, tensors_of<Out>);
   run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, out), fill, workspace);
 }
 

@@ -151,10 +151,12 @@ class Map {
   using Compute = typename In::Compute;
   static_assert(In::count == Formula::inputs);
 
-  Map(const Partition& partition, const In& in, const Out& out)
+  /// `read_before`: whether each part is just so, by a reduction that the map follows.
+  Map(const Partition& partition, const In& in, const Out& out, bool read_before)
       : partition_(partition),
         in_(in),
         out_(out),
+        read_before_(read_before),
         streams_(may_stream(out)),
         repeats_(row_repeats()),
         coefficients_(std::max<Index>(repeats_, 1) * partition.grid.shape.channels, map_columns()) {}
@@ -174,13 +176,12 @@ class Map {
   }
 
   void part(Index k, Index worker) const {
-    const bool read_before = partition_.whole_channels();
     PartMap<In, Formula, Out>{partition_.grid,
                               partition_[k],
                               in_,
                               out_,
                               streams_,
-                              read_before,
+                              read_before_,
                               repeats_,
                               coefficients_.per_channel(),
                               coefficients_.per_column(worker)}
@@ -227,6 +228,7 @@ class Map {
   Partition partition_;
   In in_;
   Out out_;
+  bool read_before_;
   Streams<Out> streams_;
   Index repeats_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
@@ -240,7 +242,7 @@ Reduction<In, Formula> make_reduction(const Partition& partition, const In& in, 
 
 template <class Formula, class In, class Out>
 Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const Out& out) {
-  return {partition, in, out};
+  return {partition, in, out, false};
 }
 
 /// Whether a map follows a reduction in each of its parts, which are then still in a cache. Runs that a large L3 holds,
@@ -257,12 +259,13 @@ Map<In, Formula, Out> make_map_after(Partition partition, const In& in, const Ou
   constexpr auto coefficient_bytes = Formula::coefficients * static_cast<Index>(sizeof(typename In::Compute));
   constexpr Index few = 3;
   if (!follows_in_parts<In, Out>(partition)) {
-    partition = make_linear_partition(partition.grid, In::tensors);
-  } else if (coefficient_bytes > few * partition.grid.value_bytes) {
+    return make_map<Formula>(make_linear_partition(partition.grid, In::tensors, tensors_of<Out>), in, out);
+  }
+  if (coefficient_bytes > few * partition.grid.value_bytes) {
     // By columns each coefficient is one more array to read: many cost more than the vectors that ends of runs waste.
     walk_long_runs(partition.grid);
   }
-  return make_map<Formula>(partition, in, out);
+  return {partition, in, out, true};
 }
 
 }  // namespace batchnorm::detail
