@@ -278,6 +278,9 @@ TEST_F(LayerErrors, BackwardWithoutForward) {
   Tensor output;
   layer.infer(x, output);
   expect_error(text, [&] { layer.backward(x, dy, dx); });
+  layer.forward(x, output);
+  const BatchNorm<float> elsewhere = std::move(layer);
+  expect_error(text, [&] { layer.backward(x, dy, dx); });
 }
 
 TEST_F(LayerErrors, BackwardWithXOfAnotherShape) {
@@ -388,6 +391,12 @@ TEST(Errors, MergeAndUpdate) {
   Moments none;
   EXPECT_EQ(error_of([&] { none.merge(other); }), "batchnorm::merge: other.m2" + wanted);
   EXPECT_EQ(none.channels(), 0);
+  Moments negative(3);
+  for (const double count : {-3.0, std::numeric_limits<double>::quiet_NaN()}) {
+    negative.count = count;
+    EXPECT_EQ(error_of([&] { moments.merge(negative); }), "batchnorm::merge: other.count is negative, or not a number");
+  }
+  EXPECT_EQ(moments.count, 0);
   RunningStatistics running(3);
   EXPECT_EQ(error_of([&] { running.update(other); }), "batchnorm::update: moments.m2" + wanted);
   other.mean.setZero(4);

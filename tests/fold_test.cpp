@@ -138,7 +138,9 @@ TEST(Fold, Errors) {
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, wrong_bias); }),
             f + "bias has length 5; it must have one entry for each of 6 channels");
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, bias, {.output_axis = 2}); }),
-            f + "axis is 2; x has 2 axes");
+            f + "output_axis is 2; the weights have 2 axes");
+  EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, bias, {.input_axis = -3}); }),
+            g + "input_axis is -3; the weights have 2 axes");
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, bias, {.groups = 3}); }),
             f + "groups is 3; it must divide 4 inputs");
   EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, bias); }),

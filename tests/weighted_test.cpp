@@ -410,10 +410,34 @@ TEST(WeightedErrors, Weights) {
   for (Index i = 0; i < y.size(); ++i) EXPECT_EQ(y.data()[i], before.data()[i]);
   one.setConstant(2);
   layer.forward_weighted(x, one, y);
-  Tensor others(4, 1, 5), dx;
-  others.setConstant(1);
-  EXPECT_EQ(error_of([&] { layer.backward_weighted(x, others, x, dx); }),
-            "batchnorm::backward_weighted: weights are not those of the last forward_weighted");
+  Tensor others = one, dx;
+  others(0, 0, 0) = 3;
+  others(0, 0, 1) = 1;
+  for (const bool training : {true, false}) {
+    training ? layer.train() : layer.eval();
+    layer.forward_weighted(x, one, y);
+    EXPECT_EQ(error_of([&] { layer.backward_weighted(x, others, x, dx); }),
+              "batchnorm::backward_weighted: weights are not those of the last forward_weighted");
+    EXPECT_EQ(dx.size(), 0);
+    layer.backward_weighted(x, one, x, dx);
+    dx = Tensor();
+  }
+}
+
+// A call that is refused leaves what the backward of the one before it needs.
+TEST(WeightedErrors, RefusedForwardsAreForgotten) {
+  using Tensor = Eigen::Tensor<float, 3, Eigen::RowMajor>;
+  Tensor x(4, 3, 5), weights(4, 1, 5), y, expected, dx;
+  x.setRandom();
+  weights.setRandom();
+  BatchNorm<float> layer(3);
+  layer.forward_weighted(x, weights, y);
+  layer.backward_weighted(x, weights, x, expected);
+  Tensor negative = weights;
+  negative(3, 0, 4) = -1;
+  EXPECT_NE(error_of([&] { layer.forward_weighted(x, negative, y); }), "");
+  layer.backward_weighted(x, weights, x, dx);
+  for (Index i = 0; i < dx.size(); ++i) EXPECT_EQ(dx.data()[i], expected.data()[i]);
 }
 
 }  // namespace

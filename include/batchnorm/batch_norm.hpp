@@ -110,13 +110,14 @@ class BatchNorm {
     constexpr const char* function = "forward_weighted";
     detail::require_output<X, Y>();
     const Index axis = check_forward(function, normalizes_batch(), y, x);
-    detail::take_weights(function, weights, x, axis, weights_);
+    detail::take_weights(function, weights, x, axis, given_weights_);
     detail::check_apart(function, "y", y, "weights", weights);
     if (normalizes_batch()) {
       const bool unbiased = training_ && has_running_statistics() && options_.running_variance == Variance::unbiased;
-      detail::check_weighted_batch(function, weights_, outputs, options_.single_value, unbiased);
+      detail::check_weighted_batch(function, given_weights_, outputs, options_.single_value, unbiased);
     }
     detail::resize_like(y, x);
+    weights_.swap(given_weights_);
     const auto x_view = detail::view_of(x, axis);
     const detail::Inputs in(x_view, detail::weights_view(weights_, x_view.shape));
     remember_forward(Forward::weighted, x);
@@ -233,8 +234,8 @@ class BatchNorm {
     take_parameter_gradients(parameters);
   }
 
-  /// The gradients of the last forward_weighted; weights and outputs are those of that call (after training, weights of
-  /// another sum are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
+  /// The gradients of the last forward_weighted; weights and outputs are those of that call (other weights are
+  /// refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
   ///
   /// Computes: as backward with dx = gamma * inv_std * (g - w / W * (sum(g) + xhat * sum(g * xhat))); where masked
   ///           outputs were set to zero, they take no part in the sums, and dx is 0 there.
@@ -247,10 +248,8 @@ class BatchNorm {
     detail::require_output<X, DX>();
     const Index axis = check_backward(function, Forward::weighted, x, options, dy);
     detail::check_input_gradient(function, "x", x, dy, dx);
-    detail::take_weights(function, weights, x, axis, weights_);
-    if (last_forward_.of_batch() && detail::total(weights_) != moments_.count) {
-      detail::fail(function, "weights are not those of the last forward_weighted");
-    }
+    detail::take_weights(function, weights, x, axis, given_weights_);
+    if (given_weights_ != weights_) detail::fail(function, "weights are not those of the last forward_weighted");
     detail::check_apart(function, "dx", dx, "weights", weights);
     detail::resize_like(dx, x);
     const auto x_view = detail::view_of(x, axis);
@@ -403,7 +402,7 @@ class BatchNorm {
 
   /// Memory that forward, backward and infer keep for their next call.
   Index workspace_bytes() const {
-    const std::size_t own = static_cast<std::size_t>(weights_.size()) * sizeof(Parameter) +
+    const std::size_t own = static_cast<std::size_t>(weights_.size() + given_weights_.size()) * sizeof(Parameter) +
                             static_cast<std::size_t>(centers_.size()) * sizeof(Statistic);
     return workspace_.bytes() + pool_.bytes() + slopes_.bytes() + static_cast<Index>(own);
   }
@@ -425,11 +424,11 @@ class BatchNorm {
   detail::FillNormalize<Scalar, Act> fill(const detail::MomentsView<Statistic>& moments) const {
     return {moments, parameters(), options_.epsilon, activation_};
   }
-  /// Of the forward that runs: keeps inv_std for its backward.
+  /// For the forward that runs: keeps inv_std for its backward.
   detail::FillNormalize<Scalar, Act> fill_and_keep() {
     return {detail::view_of(moments_), parameters(), options_.epsilon, activation_, inv_std_.data()};
   }
-  /// Of the last forward.
+  /// What the last forward normalized with, and its inv_std.
   detail::MomentsView<Statistic> last_moments() const {
     return {moments_.count, moments_.mean.data(), moments_.m2.data(), inv_std_.data()};
   }
@@ -633,9 +632,10 @@ class BatchNorm {
   BasicGradientSums<Statistic> sums_;
   Workspace<Scalar> workspace_;
   mutable detail::WorkspacePool<Scalar> pool_;
-  Vector<Parameter> weights_;  // of every position, in a weighted call
-  Vector<Statistic> centers_;  // of every channel, in a backward from the output
-  detail::Bits slopes_;        // whether act' was 1 at each value of the last forward_add
+  Vector<Parameter> weights_;        // of every position in the last forward_weighted
+  Vector<Parameter> given_weights_;  // scratch: those of a call that has not been checked
+  Vector<Statistic> centers_;        // of every channel, in a backward from the output
+  detail::Bits slopes_;              // whether act' was 1 at each value of the last forward_add
   detail::LastForward last_forward_;
   bool training_ = true;
 };

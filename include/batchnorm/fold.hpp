@@ -85,6 +85,20 @@ void require_weights() {
   static_assert(std::is_same_v<Bias, Vector<typename Bias::Scalar>>, "batchnorm: the bias is a Vector.");
 }
 
+struct WeightAxes {
+  std::size_t output, input;
+};
+
+template <class W>
+WeightAxes resolve_axes(const char* function, const WeightLayout& layout) {
+  const auto resolve = [&](const char* name, int axis) {
+    return static_cast<std::size_t>(resolve_axis<W>(function, axis, name, "the weights have"));
+  };
+  const WeightAxes axes{resolve("output_axis", layout.output_axis), resolve("input_axis", layout.input_axis)};
+  if (axes.output == axes.input) fail(function, "output_axis and input_axis are the same");
+  return axes;
+}
+
 inline void check_scale_shift(const char* function, const ScaleShift& folded) {
   check_length(function, "shift", folded.shift.size(), folded.scale.size());
 }
@@ -111,9 +125,7 @@ void fold_into_previous(const ScaleShift& folded, W& weights, Bias& bias, const 
   constexpr const char* function = "fold_into_previous";
   detail::require_weights<W, Bias>();
   using T = detail::ScalarOf<W>;
-  const auto output_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.output_axis));
-  const auto input_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.input_axis));
-  if (output_axis == input_axis) detail::fail(function, "output_axis and input_axis are the same");
+  const auto [output_axis, input_axis] = detail::resolve_axes<W>(function, layout);
   const auto dims = detail::dimensions_of(weights);
   detail::check_memory(function, "weights", weights);
   detail::check_scale_shift(function, folded);
@@ -142,9 +154,7 @@ void fold_into_next(const ScaleShift& folded, W& weights, Bias& bias, const Weig
   detail::require_weights<W, Bias>();
   static_assert(detail::TraitsOf<W>::rank == 2, "batchnorm: only a dense layer takes in what comes before it.");
   using T = detail::ScalarOf<W>;
-  const auto output_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.output_axis));
-  const auto input_axis = static_cast<std::size_t>(detail::resolve_axis<W>(function, layout.input_axis));
-  if (output_axis == input_axis) detail::fail(function, "output_axis and input_axis are the same");
+  const auto [output_axis, input_axis] = detail::resolve_axes<W>(function, layout);
   const auto dims = detail::dimensions_of(weights);
   detail::check_memory(function, "weights", weights);
   detail::check_scale_shift(function, folded);

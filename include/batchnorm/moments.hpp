@@ -30,10 +30,12 @@ struct BasicMoments {
   /// Takes in the values of `other`. One without values is neutral.
   ///
   /// Computes: delta = other.mean - mean; mean += delta n_b / n; m2 += other.m2 + delta^2 n_a n_b / n.
-  /// Throws:   batchnorm::Error when the numbers of channels differ; then nothing has been written.
+  /// Throws:   batchnorm::Error when the numbers of channels differ, or other.count is negative; then nothing has been
+  ///           written.
   /// Source:   Chan, Golub and LeVeque 1979, equation 2.1.
   void merge(const BasicMoments& other) {
     if (other.count == Statistic(0)) return;
+    if (!(other.count > Statistic(0))) detail::fail("merge", "other.count is negative, or not a number");
     const bool empty = count == Statistic(0) && channels() == 0;
     const Index expected = empty ? other.channels() : channels();
     detail::check_length("merge", "other.mean", other.mean.size(), expected);

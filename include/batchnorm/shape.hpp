@@ -183,15 +183,16 @@ Dimensions<X> dimensions_of(const X& x) {
   }
 }
 
-BATCHNORM_COLD [[noreturn]] inline void fail_axis(const char* function, int axis, int rank) {
-  fail(function, "axis is " + std::to_string(axis) + "; x has " + std::to_string(rank) + " axes");
+BATCHNORM_COLD [[noreturn]] inline void fail_axis(const char* function, int axis, int rank, const char* name,
+                                                  const char* has) {
+  fail(function, std::string(name) + " is " + std::to_string(axis) + "; " + has + " " + std::to_string(rank) + " axes");
 }
 
 /// The axis counted from the front.
 template <class X>
-Index resolve_axis(const char* function, int axis) {
+Index resolve_axis(const char* function, int axis, const char* name = "axis", const char* has = "x has") {
   constexpr int rank = TraitsOf<X>::rank;
-  if (axis < -rank || axis >= rank) fail_axis(function, axis, rank);
+  if (axis < -rank || axis >= rank) fail_axis(function, axis, rank, name, has);
   return axis < 0 ? axis + rank : axis;
 }
 

@@ -27,7 +27,7 @@ class LastForward {
   /// Throws unless it was of this kind and had the dimensions of x, which the message calls x_name.
   template <class X>
   void check(const char* function, Kind kind, const char* x_name, const X& x) const {
-    if (kind_ != kind) fail_kind(function, kind);
+    if (kind_ != kind || dimensions_.empty()) fail_kind(function, kind);
     const auto dims = dimensions_of(x);
     if (!std::equal(dims.begin(), dims.end(), dimensions_.begin(), dimensions_.end())) {
       fail_dimensions(function, x_name, dims, "in the last forward it was", dimensions_);
@@ -36,7 +36,7 @@ class LastForward {
 
  private:
   BATCHNORM_COLD [[noreturn]] void fail_kind(const char* function, Kind wanted) const {
-    if (kind_ == Kind::none) fail(function, "there has been no forward");
+    if (dimensions_.empty()) fail(function, "there has been no forward");
     const auto name = [](Kind kind) -> std::string {
       return kind == Kind::plain ? "forward" : kind == Kind::add ? "forward_add" : "forward_weighted";
     };
