@@ -125,17 +125,17 @@ void fold_into_previous(const ScaleShift& folded, W& weights, Bias& bias, const 
   constexpr const char* function = "fold_into_previous";
   detail::require_weights<W, Bias>();
   using T = detail::ScalarOf<W>;
-  const auto [output_axis, input_axis] = detail::resolve_axes<W>(function, layout);
+  const detail::WeightAxes axes = detail::resolve_axes<W>(function, layout);
   const auto dims = detail::dimensions_of(weights);
   detail::check_memory(function, "weights", weights);
   detail::check_scale_shift(function, folded);
-  detail::check_groups(function, layout.groups, dims[input_axis]);
-  const Index outputs = dims[output_axis], inputs = dims[input_axis] / layout.groups;
+  detail::check_groups(function, layout.groups, dims[axes.input]);
+  const Index outputs = dims[axes.output], inputs = dims[axes.input] / layout.groups;
   detail::check_length(function, "scale", folded.scale.size(), outputs * layout.groups);
   detail::check_optional_length(function, "bias", bias.size(), folded.scale.size());
   detail::for_each_weight(weights, [&](T& weight, const auto& at) {
-    const Index group = layout.groups == 1 ? 0 : at[input_axis] / inputs;
-    weight = static_cast<T>(static_cast<double>(weight) * folded.scale[group * outputs + at[output_axis]]);
+    const Index group = layout.groups == 1 ? 0 : at[axes.input] / inputs;
+    weight = static_cast<T>(static_cast<double>(weight) * folded.scale[group * outputs + at[axes.output]]);
   });
   if (bias.size() == 0) bias.setZero(folded.scale.size());
   for (Index c = 0; c < bias.size(); ++c) {
@@ -154,18 +154,18 @@ void fold_into_next(const ScaleShift& folded, W& weights, Bias& bias, const Weig
   detail::require_weights<W, Bias>();
   static_assert(detail::TraitsOf<W>::rank == 2, "batchnorm: only a dense layer takes in what comes before it.");
   using T = detail::ScalarOf<W>;
-  const auto [output_axis, input_axis] = detail::resolve_axes<W>(function, layout);
+  const detail::WeightAxes axes = detail::resolve_axes<W>(function, layout);
   const auto dims = detail::dimensions_of(weights);
   detail::check_memory(function, "weights", weights);
   detail::check_scale_shift(function, folded);
   if (layout.groups != 1) detail::fail(function, "a dense layer has one group");
-  detail::check_length(function, "scale", folded.scale.size(), dims[input_axis]);
-  detail::check_optional_length(function, "bias", bias.size(), dims[output_axis]);
-  Vector<double> sums = Vector<double>::Zero(dims[output_axis]);
+  detail::check_length(function, "scale", folded.scale.size(), dims[axes.input]);
+  detail::check_optional_length(function, "bias", bias.size(), dims[axes.output]);
+  Vector<double> sums = Vector<double>::Zero(dims[axes.output]);
   detail::for_each_weight(weights, [&](T& weight, const auto& at) {
     const double w = static_cast<double>(weight);
-    sums[at[output_axis]] += w * folded.shift[at[input_axis]];
-    weight = static_cast<T>(w * folded.scale[at[input_axis]]);
+    sums[at[axes.output]] += w * folded.shift[at[axes.input]];
+    weight = static_cast<T>(w * folded.scale[at[axes.input]]);
   });
   if (bias.size() == 0) bias.setZero(sums.size());
   for (Index c = 0; c < bias.size(); ++c) {
