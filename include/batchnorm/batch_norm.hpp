@@ -234,8 +234,8 @@ class BatchNorm {
     take_parameter_gradients(parameters);
   }
 
-  /// The gradients of the last forward_weighted; weights and outputs are those of that call (other weights are
-  /// refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
+  /// The gradients of the last forward_weighted; weights and outputs are those of that call, in its order of memory
+  /// (other weights are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
   ///
   /// Computes: as backward with dx = gamma * inv_std * (g - w / W * (sum(g) + xhat * sum(g * xhat))); where masked
   ///           outputs were set to zero, they take no part in the sums, and dx is 0 there.
