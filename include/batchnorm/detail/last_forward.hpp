@@ -11,7 +11,7 @@ namespace batchnorm::detail {
 /// What a backward has to know of the forward before it.
 class LastForward {
  public:
-  enum class Kind { none, plain, add, weighted };
+  enum class Kind { plain, add, weighted };
 
   template <class X>
   void remember(Kind kind, const X& x, Statistics statistics) {
@@ -27,7 +27,7 @@ class LastForward {
   /// Throws unless it was of this kind and had the dimensions of x, which the message calls x_name.
   template <class X>
   void check(const char* function, Kind kind, const char* x_name, const X& x) const {
-    if (kind_ != kind || dimensions_.empty()) fail_kind(function, kind);
+    if (dimensions_.empty() || kind_ != kind) fail_kind(function, kind);
     const auto dims = dimensions_of(x);
     if (!std::equal(dims.begin(), dims.end(), dimensions_.begin(), dimensions_.end())) {
       fail_dimensions(function, x_name, dims, "in the last forward it was", dimensions_);
@@ -43,9 +43,9 @@ class LastForward {
     fail(function, "the last forward was " + name(kind_) + ", not " + name(wanted));
   }
 
-  Kind kind_ = Kind::none;
+  Kind kind_ = Kind::plain;
   Statistics statistics_ = Statistics::of_batch;
-  std::vector<Index> dimensions_;
+  std::vector<Index> dimensions_;  // none, where there has been no forward
 };
 
 }  // namespace batchnorm::detail
