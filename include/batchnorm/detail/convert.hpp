@@ -66,6 +66,21 @@ struct Bits16 {
     raw = __builtin_convertvector(bits, Raw);
   }
 
+  /// Raw as the upper halves, the lower ones 0.
+  BATCHNORM_INLINE static void extend_up(Bits& bits, const Raw& raw) {
+#if BATCHNORM_NAMES_INSTRUCTIONS
+    if constexpr (Bytes == 64) {
+      const typename VectorType<std::uint16_t, 64>::type twice = {
+          0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15};
+      const std::uint32_t upper = 0xaaaaaaaau;
+      asm("vpermw %g1, %2, %0%{%3%}%{z%}" : "=v"(bits) : "v"(raw), "v"(twice), "Yk"(upper));
+      return;
+    }
+#endif
+    extend(bits, raw);
+    bits <<= 16;
+  }
+
   BATCHNORM_INLINE static void upper_halves(Raw& raw, const Bits& bits) {
 #if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
@@ -92,15 +107,28 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
 
   BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
     Bits bits;
-    Bits16<Bytes>::extend(bits, raw);
-    copy_bits(v, Bits(bits << 16));
+    Bits16<Bytes>::extend_up(bits, raw);
+    copy_bits(v, bits);
   }
 
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
     Bits bits;
     copy_bits(bits, v);
     // Half way between two values, the lowest bit that stays decides.
-    const Bits rounded = bits + (0x7fffu + (bits >> 16 & 1u));
+    Bits rounded = bits + 0x7fffu;
+#if BATCHNORM_NAMES_INSTRUCTIONS
+    if constexpr (Bytes == 64) {
+      const Bits lowest = Bits{} + 0x10000u, one = Bits{} + 1u;
+      const Bits quiet_nans = Bits{} + 0x22u;  // both kinds of NaN from v, quiet; all else stays
+      std::uint16_t odd;
+      asm("vptestmd %1, %2, %0" : "=Yk"(odd) : "v"(bits), "v"(lowest));
+      asm("vpaddd %1, %0, %0%{%2%}" : "+v"(rounded) : "v"(one), "Yk"(odd));
+      asm("vfixupimmps $0, %1, %2, %0" : "+v"(rounded) : "v"(quiet_nans), "v"(v));
+      Bits16<Bytes>::upper_halves(raw, rounded);
+      return;
+    }
+#endif
+    rounded += bits >> 16 & 1u;
     const Bits quiet_nan = bits | 0x400000u;
     Bits16<Bytes>::upper_halves(raw, v != v ? quiet_nan : rounded);
   }
