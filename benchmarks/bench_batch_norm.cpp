@@ -20,7 +20,7 @@ Tensors<float> tensors_of(const Dimensions& dims) {
   static std::optional<Arena<float>> arena;
   static Dimensions arena_dims;
   if (arena_dims != dims) {
-    arena.emplace(dims, Pages::as_given);
+    arena.emplace(dims);
     arena_dims = dims;
   }
   return arena->tensors();

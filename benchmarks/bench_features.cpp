@@ -44,7 +44,7 @@ class Case {
   using Tensor = Eigen::TensorMap<Eigen::Tensor<Scalar, 3, Eigen::RowMajor>>;
 
   explicit Case(const Sizes& sizes)
-      : memory_(7 * sizes.size(), compare::Pages::as_given),
+      : memory_(7 * sizes.size()),
         x(next(sizes)),
         z(next(sizes)),
         y(next(sizes)),

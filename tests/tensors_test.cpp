@@ -256,7 +256,10 @@ TEST(Tensors, MisalignedMaps) {
   for (const Layout& layout : {Layout{{21, 17}, Order::row_major, 1},
                                {{3, 5, 37}, Order::row_major, 1},
                                {{2, 3, 16}, Order::row_major, 1},
-                               {{9, 32}, Order::row_major, 1}}) {
+                               {{9, 32}, Order::row_major, 1},
+                               {{2, 3, 150}, Order::row_major, 1},
+                               {{40, 150}, Order::row_major, 1},
+                               {{33, 256}, Order::row_major, 1}}) {
     const auto p = random_problem<float>(layout);
     const Index size = p.x.size(), margin = 32;
     const auto at = [&](Flat<float>& memory, Index offset) {
@@ -265,7 +268,7 @@ TEST(Tensors, MisalignedMaps) {
     };
     for_each_target([&] {
       Flat<float> expected_y(size), expected_dx(size);
-      for (const Index offset : {0, 1, 2, 3, 4, 5, 7, 8, 9, 15}) {
+      for (const Index offset : {0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15}) {
         SCOPED_TRACE(testing::Message() << text(layout) << ", offset " << offset);
         Flat<float> x = Flat<float>::Constant(size + 3 * margin, -77), dy = x, y = x, dx = x;
         x.segment(margin + offset, size) = p.x;

@@ -93,7 +93,7 @@ std::vector<AccuracyRow> measure_accuracy(const std::vector<std::string>& left_o
   std::vector<AccuracyRow> rows;
   for (const Layout layout : {Layout::nchw, Layout::nhwc}) {
     for (const Input& input : inputs) {
-      const Arena<T> arena(dims, Pages::as_given, {.x_mean = input.mean, .x_std = input.std, .affine_std = 0});
+      const Arena<T> arena(dims, {}, {.x_mean = input.mean, .x_std = input.std, .affine_std = 0});
       const Problem problem{dims, layout, 1};
       const auto entrants = enter(problem, arena.tensors(), {Role::subject, Role::competitor}, left_out);
       rows.push_back({input.name, layout, errors_of(entrants, problem, arena.tensors())});

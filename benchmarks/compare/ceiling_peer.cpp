@@ -6,13 +6,20 @@ namespace {
 
 using ceilings::Access;
 
+/// The beginning of the cache line that a tensor begins in: the memory of each begins with a page.
+template <class T>
+T* line_of(T* tensor) {
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor);
+  return reinterpret_cast<T*>(address - address % ceilings::line_bytes);
+}
+
 template <class T>
 class CeilingPeer : public Peer<T> {
  public:
   CeilingPeer(Access access, int threads, const Problem& problem, const Tensors<T>& tensors)
       : access_(access),
-        forward_{tensors.x, tensors.dy, tensors.y, problem.size(), nullptr},
-        backward_{tensors.x, tensors.dy, tensors.dx, problem.size(), nullptr},
+        forward_{line_of(tensors.x), line_of(tensors.dy), line_of(tensors.y), problem.size(), nullptr},
+        backward_{line_of(tensors.x), line_of(tensors.dy), line_of(tensors.dx), problem.size(), nullptr},
         sums_(static_cast<std::size_t>(threads * ceilings::line_bytes)),
         team_(threads) {
     forward_.sum = backward_.sum = sums_.data();

@@ -21,7 +21,8 @@ struct Settings {
   std::vector<int> threads = {1, 2};
   std::vector<std::string> shapes, left_out;
   double seconds = 1;
-  bool use_double = false, quick = false, huge_pages = false;
+  bool use_double = false, quick = false;
+  compare::Placement placement;
   std::string csv, chart;
 
   bool asks(Question question) const { return std::count(questions.begin(), questions.end(), question) > 0; }
@@ -62,7 +63,11 @@ Settings parse(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--double", settings.use_double, "double instead of float");
   app.add_flag("--quick", settings.quick, "A few shapes, a third of the time");
-  app.add_flag("--huge-pages", settings.huge_pages, "Ask for huge pages");
+  app.add_flag_callback(
+      "--huge-pages", [&] { settings.placement.pages = Pages::huge; }, "Ask for huge pages");
+  app.add_option("--offset", settings.placement.offset, "Bytes from a page's beginning to each tensor")
+      ->check(CLI::IsMember({0, 16, 32, 48}))
+      ->capture_default_str();
   app.add_option("--csv", settings.csv, "File for all times")->take_last();
   app.add_option("--chart", settings.chart, "File for a chart (SVG)")->take_last();
   try {
@@ -125,7 +130,7 @@ std::vector<Cell> measure_speed(const Settings& settings) {
   std::vector<Cell> cells;
   for (std::size_t k = 0; k < shapes.size(); ++k) {
     std::fprintf(stderr, "shape %zu of %zu\n", k + 1, shapes.size());
-    const Arena<T> arena(shapes[k].dims, settings.huge_pages ? Pages::huge : Pages::as_given);
+    const Arena<T> arena(shapes[k].dims, settings.placement);
     for (const Layout layout : shapes[k].layouts()) {
       if (std::count(settings.layouts.begin(), settings.layouts.end(), layout) == 0) continue;
       for (const int threads : settings.threads) {
@@ -142,8 +147,9 @@ void print_setting(const Settings& settings) {
     if (!library.version.empty()) std::printf("%s %s\n", library.name.c_str(), library.version.c_str());
   }
   if (*COMPARE_LEFT_OUT != '\0') std::printf("left out, because not installed: %s\n", COMPARE_LEFT_OUT);
-  std::printf("huge pages: %s, %s\n\n", huge_pages_setting().c_str(),
-              settings.huge_pages ? "asked for" : "not asked for");
+  std::printf("huge pages: %s, %s\n", huge_pages_setting().c_str(),
+              settings.placement.pages == Pages::huge ? "asked for" : "not asked for");
+  std::printf("tensors begin %zu bytes behind the beginning of a page\n\n", settings.placement.offset);
 }
 
 /// Better at once than after minutes of measuring.

@@ -18,6 +18,12 @@ namespace compare {
 
 enum class Pages { as_given, huge };
 
+/// Where tensors lie.
+struct Placement {
+  Pages pages = Pages::as_given;
+  std::size_t offset = 0;  // bytes behind the beginning of a page
+};
+
 /// What the system gives to a program that asks for nothing stands in brackets.
 inline std::string huge_pages_setting() {
   std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
@@ -25,23 +31,24 @@ inline std::string huge_pages_setting() {
   return std::getline(file, setting) ? setting : "unknown";
 }
 
-/// Page-aligned memory for values.
+/// Memory for values.
 template <class T>
 class Buffer {
  public:
-  Buffer(Index count, Pages pages) : bytes_(static_cast<std::size_t>(count) * sizeof(T)) {
+  explicit Buffer(Index count, const Placement& placement = {})
+      : offset_(placement.offset), bytes_(static_cast<std::size_t>(count) * sizeof(T) + offset_) {
     data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data_ == MAP_FAILED) throw std::bad_alloc();
-    if (pages == Pages::huge) madvise(data_, bytes_, MADV_HUGEPAGE);
+    if (placement.pages == Pages::huge) madvise(data_, bytes_, MADV_HUGEPAGE);
   }
   ~Buffer() { munmap(data_, bytes_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
-  T* data() const { return static_cast<T*>(data_); }
+  T* data() const { return reinterpret_cast<T*>(static_cast<std::byte*>(data_) + offset_); }
 
  private:
-  std::size_t bytes_;
+  std::size_t offset_, bytes_;
   void* data_;
 };
 
@@ -65,8 +72,11 @@ struct Contents {
 template <class T>
 class Arena {
  public:
-  Arena(const Dimensions& dims, Pages pages, const Contents& contents = {})
-      : x_(size_of(dims), pages), dy_(size_of(dims), pages), y_(size_of(dims), pages), dx_(size_of(dims), pages) {
+  explicit Arena(const Dimensions& dims, const Placement& placement = {}, const Contents& contents = {})
+      : x_(size_of(dims), placement),
+        dy_(size_of(dims), placement),
+        y_(size_of(dims), placement),
+        dx_(size_of(dims), placement) {
     fill_random(x_.data(), size_of(dims), contents.x_mean, contents.x_std, 1);
     fill_random(dy_.data(), size_of(dims), 0, 1, 2);
     for (auto& values : parameters_) values.resize(static_cast<std::size_t>(dims[1]));

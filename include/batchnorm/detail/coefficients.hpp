@@ -25,13 +25,14 @@ class Slices {
 };
 
 /// Arrays of coefficients: room for `values`, one for every channel at least, and for each worker for one of every
-/// column.
+/// column. Each begins `lane` values behind a cache line's beginning.
 template <class Compute, std::size_t Count>
 class CoefficientArrays {
  public:
   using Arrays = std::array<Compute*, Count>;
 
-  CoefficientArrays(Index values, Index columns) : length_(values + max_lanes), columns_(columns) {}
+  CoefficientArrays(Index values, Index columns, Index lane)
+      : length_(values + 2 * max_lanes), columns_(columns == 0 ? 0 : columns + max_lanes), lane_(lane) {}
 
   Index computes(Index workers) const {
     return static_cast<Index>(Count) * (Slices<Compute>::padded(length_) + workers * Slices<Compute>::padded(columns_));
@@ -39,7 +40,7 @@ class CoefficientArrays {
 
   void use(Compute* computes) {
     Slices<Compute> slices(computes);
-    for (Compute*& array : per_channel_) array = slices.take(length_);
+    for (Compute*& array : per_channel_) array = slices.take(length_) + lane_;
     scratch_ = slices.take(0);
   }
 
@@ -47,12 +48,12 @@ class CoefficientArrays {
   Arrays per_column(Index worker) const {
     Slices<Compute> slices(scratch_ + worker * static_cast<Index>(Count) * Slices<Compute>::padded(columns_));
     Arrays arrays;
-    for (Compute*& array : arrays) array = slices.take(columns_);
+    for (Compute*& array : arrays) array = slices.take(columns_) + lane_;
     return arrays;
   }
 
  private:
-  Index length_, columns_;
+  Index length_, columns_, lane_;
   Arrays per_channel_{};
   Compute* scratch_ = nullptr;
 };

@@ -44,6 +44,13 @@ template <class Compute>
 inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
                                     (std::is_same_v<Compute, float> || std::is_same_v<Compute, double>);
 
+/// How many values a place lies behind a cache line's beginning. Places that agree in it are aligned alike.
+template <class T>
+Index lane_of(const T* place) {
+  const auto address = reinterpret_cast<std::uintptr_t>(place);
+  return has_vectors<ComputeOf<T>> ? static_cast<Index>(address / sizeof(T) % (pack_bytes / sizeof(ComputeOf<T>))) : 0;
+}
+
 /// A vector of `Bytes` bytes to compute with, over an array of T; Bytes 0: one plain value.
 template <class T, class Compute_, int Bytes>
 struct Lanes {
@@ -82,10 +89,11 @@ struct Lanes {
     }
   }
 
-  /// Values in front of the first place from `to` on where stream() may write.
-  BATCHNORM_INLINE static Index before_streaming(const T* to) {
+  /// Values in front of the first place from `at` on where a vector is aligned: it meets no more cache lines than it
+  /// must, and stream() may write it.
+  BATCHNORM_INLINE static Index before_aligned(const T* at) {
     constexpr auto vector_bytes = static_cast<std::uintptr_t>(count) * sizeof(T);
-    const std::uintptr_t begun = reinterpret_cast<std::uintptr_t>(to) % vector_bytes;
+    const std::uintptr_t begun = reinterpret_cast<std::uintptr_t>(at) % vector_bytes;
     return begun == 0 ? 0 : count - static_cast<Index>(begun / sizeof(T));
   }
 

@@ -96,14 +96,20 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Inde
   }
 }
 
-/// A whole line, at least one vector long.
+/// A whole line, at least one vector long. Its vectors are aligned in the output, which has those of inputs that lie
+/// like it aligned as well, where they must be, and where their coefficients then are, too.
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_line(const Lines<In>& line, To to, Coefficients& coefficients) {
+  constexpr Index long_enough = 8 * L::count;
   const Index length = line.length;
   Index begin = 0;
-  if (const Index before = to.template begin_streaming<L>(); before != 0) {
-    map_two<L, Formula>(line.in, to, 0, before, coefficients);
-    begin = before + L::count;
+  if (to.streams() || length >= long_enough) {
+    const Index before = to.template before_aligned<L>();
+    if (before != 0 && (to.streams() || coefficients.aligned_at(before))) {
+      map_two<L, Formula>(line.in, to, 0, before, coefficients);
+      begin = before + L::count;
+    }
+    to.template begin_at<L>(begin);
   }
   const Index rest = (length - begin) % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
@@ -126,6 +132,7 @@ struct RunCoefficients {
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Count; ++k) L::fill(values[k], from[k][c]);
   }
+  BATCHNORM_INLINE bool aligned_at(Index) const { return true; }
   BATCHNORM_INLINE void hold_pointers() {}
   BATCHNORM_INLINE void start(Index) {}
   BATCHNORM_INLINE Index end(Index) const { return std::numeric_limits<Index>::max(); }
@@ -143,6 +150,8 @@ struct ColumnCoefficients {
   Index width;
   Index column = 0;
 
+  /// Whether the vectors from value i on are; all arrays lie alike.
+  BATCHNORM_INLINE bool aligned_at(Index i) const { return L::before_aligned(values[0] + remainder(i)) == 0; }
   BATCHNORM_INLINE void hold_pointers() {
 #pragma GCC unroll 8
     for (std::size_t k = 0; k < Count; ++k) hold(values[k]);

@@ -39,6 +39,16 @@ struct Streams<TwoOutputs<First, Second>> {
   bool any() const { return first || second; }
 };
 
+/// How many values an output lies behind a cache line's beginning.
+template <class T>
+Index lane_of(const View<T>& out) {
+  return lane_of(static_cast<const T*>(out.data));
+}
+template <class First, class Second>
+Index lane_of(const TwoOutputs<First, Second>& out) {
+  return lane_of(out.first);
+}
+
 /// A place in an output, from where lines are a stride apart.
 template <class Out>
 class OutputLines;
@@ -65,15 +75,15 @@ class OutputLines<View<T>> {
 
   // ---- In a line.
 
-  /// Where whole vectors begin that stream.
+  /// Values in front of the first vector that is aligned.
   template <class L>
-  BATCHNORM_INLINE Index begin_streaming() const {
-    return streams_ ? LanesOver<L, T>::before_streaming(to_) : 0;
+  BATCHNORM_INLINE Index before_aligned() const {
+    return LanesOver<L, T>::before_aligned(to_);
   }
-  /// The same, where another output has chosen it.
+  /// Whole vectors begin at value i: they stream if they are aligned.
   template <class L>
-  BATCHNORM_INLINE void begin_streaming_at(Index i) {
-    streams_ = streams_ && LanesOver<L, T>::before_streaming(to_ + i) == 0;
+  BATCHNORM_INLINE void begin_at(Index i) {
+    streams_ = streams_ && LanesOver<L, T>::before_aligned(to_ + i) == 0;
   }
   BATCHNORM_INLINE void hold_pointers() { hold(to_); }
   /// From value i on, how far ahead to ask for memory.
@@ -141,7 +151,7 @@ class OutputLines<View<Bit>> {
   }
 
   template <class L>
-  BATCHNORM_INLINE void begin_streaming_at(Index) {}
+  BATCHNORM_INLINE void begin_at(Index) {}
   BATCHNORM_INLINE void hold_pointers() {}
   BATCHNORM_INLINE void look_ahead(Index, Index, Index) {}
   template <class L>
@@ -191,10 +201,13 @@ class OutputLines<TwoOutputs<First, Second>> {
   BATCHNORM_INLINE OutputLines line(Index k) const { return {first_.line(k), second_.line(k)}; }
 
   template <class L>
-  BATCHNORM_INLINE Index begin_streaming() {
-    const Index begin = first_.template begin_streaming<L>();
-    second_.template begin_streaming_at<L>(begin);
-    return begin;
+  BATCHNORM_INLINE Index before_aligned() const {
+    return first_.template before_aligned<L>();
+  }
+  template <class L>
+  BATCHNORM_INLINE void begin_at(Index i) {
+    first_.template begin_at<L>(i);
+    second_.template begin_at<L>(i);
   }
   BATCHNORM_INLINE void hold_pointers() {
     first_.hold_pointers();

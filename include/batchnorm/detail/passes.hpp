@@ -60,7 +60,8 @@ class Reduction {
         mean_(mean),
         first_(first),
         second_(second),
-        further_(partition.grid.shape.channels, partition.grid.by_columns ? scratch_columns<Compute>(partition) : 0) {}
+        further_(partition.grid.shape.channels, partition.grid.by_columns ? scratch_columns<Compute>(partition) : 0,
+                 0) {}
 
   const Partition& partition() const { return partition_; }
 
@@ -159,7 +160,8 @@ class Map {
         read_before_(read_before),
         streams_(may_stream(out)),
         repeats_(row_repeats()),
-        coefficients_(std::max<Index>(repeats_, 1) * partition.grid.shape.channels, map_columns()) {}
+        coefficients_(std::max<Index>(repeats_, 1) * partition.grid.shape.channels, map_columns(),
+                      partition.grid.by_columns ? lane_of(out) : 0) {}
 
   const Partition& partition() const { return partition_; }
 

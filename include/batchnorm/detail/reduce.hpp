@@ -194,9 +194,10 @@ class PartReduction {
 
   // ---- Both.
 
-  /// Where memory is read straight on, a core may read ahead of light work by itself.
+  /// Where memory is read straight on, a core may read ahead of light work by itself, if each vector is in one line.
   Index ahead(bool straight) const {
-    if (straight && is_light && !memory_access().prefetches_straight) return 0;
+    const bool aligned = lane_of(in.template get<0>().data) == 0;
+    if (straight && aligned && is_light && !memory_access().prefetches_straight) return 0;
     return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0);
   }
 
