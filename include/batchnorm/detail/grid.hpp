@@ -159,7 +159,7 @@ inline Index resident_step(const Grid& grid, Index tensors, Index max_step) {
 }
 
 /// What is small is one part, or by runs a few for threads to share. Else it is cut along the channels, if parts then
-/// stay in a cache, or along the positions.
+/// stay in a cache, or along the positions, in parts of about `bytes`.
 inline Partition make_partition(const Grid& grid, Index tensors, Index bytes = summed_part_bytes) {
   const Shape& shape = grid.shape;
   const Index positions = std::max<Index>(grid.positions, 1), channels = std::max<Index>(shape.channels, 1);

@@ -21,7 +21,7 @@ class PartMap {
   const In& in;
   const Out& out;
   Streams<Out> streams;
-  bool read_before;                 // channel by channel, just so: it is still in a cache
+  bool read_before;                 // the part, in the same order, by a reduction: it is still in a cache
   Index repeats;                    // of a row's coefficients in their arrays; 0: its rows have gaps
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part, repeated

@@ -152,7 +152,7 @@ class Map {
   using Compute = typename In::Compute;
   static_assert(In::count == Formula::inputs);
 
-  /// `read_before`: whether each part is just so, by a reduction that the map follows.
+  /// `read_before`: whether a reduction has read each part just before it.
   Map(const Partition& partition, const In& in, const Out& out, bool read_before)
       : partition_(partition),
         in_(in),
