@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -31,6 +32,10 @@ inline constexpr int pack_bytes = 64;
 
 inline constexpr int max_lanes = pack_bytes / 4;
 
+/// Values in the widest register.
+template <class Compute>
+inline constexpr Index pack_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(Compute)), 1);
+
 /// `max_lanes` zeros, then as many ones: a window of it masks the first lanes of a vector.
 template <class Int>
 inline constexpr auto lane_masks = [] {
@@ -48,7 +53,7 @@ inline constexpr bool has_vectors = BATCHNORM_VECTORS &&
 template <class T>
 Index lane_of(const T* place) {
   const auto address = reinterpret_cast<std::uintptr_t>(place);
-  return has_vectors<ComputeOf<T>> ? static_cast<Index>(address / sizeof(T) % (pack_bytes / sizeof(ComputeOf<T>))) : 0;
+  return has_vectors<ComputeOf<T>> ? static_cast<Index>(address / sizeof(T)) % pack_lanes<ComputeOf<T>> : 0;
 }
 
 /// A vector of `Bytes` bytes to compute with, over an array of T; Bytes 0: one plain value.

@@ -43,7 +43,7 @@ template <class Compute>
 Index scratch_columns(const Partition& partition) {
   const Grid& grid = partition.grid;
   if (grid.by_columns) return grid.fold * partition.channel_step * grid.shape.inner + max_lanes;
-  return std::min(partition.channel_step * run_lanes<Compute>, max_columns);
+  return std::min(partition.channel_step * pack_lanes<Compute>, max_columns);
 }
 
 /// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
@@ -198,7 +198,7 @@ class Map {
         !has_weights<Formula> && out_.dense_rows() && in_.all([](const auto& view) { return view.dense_rows(); });
     if (!grid.by_columns || grid.positions == 1 || partition_.channel_parts > 1 || !dense) return 0;
     constexpr Index column_bytes = Formula::coefficients * static_cast<Index>(sizeof(Compute));
-    return has_vectors<Compute> ? coefficient_repeats(grid.shape, run_lanes<Compute>, column_bytes) : 1;
+    return has_vectors<Compute> ? coefficient_repeats(grid.shape, pack_lanes<Compute>, column_bytes) : 1;
   }
 
   /// Columns that a worker's scratch arrays hold: where channels are not the columns themselves.

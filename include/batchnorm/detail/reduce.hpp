@@ -161,9 +161,8 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = fold * block.channels() * grid.shape.inner;
-    const bool straight = In::count > 1 && width <= max_strip * Kernel::lanes;
     return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold, width,
-                    ahead(straight), fold);
+                    ahead(SumRows<In, Formula>::narrow(width)), fold);
   }
 
   /// The same center for all columns of a channel.

@@ -20,12 +20,15 @@ struct SumRows {
   Sums<Compute*> sums;
   PartialSums<Compute*> partial;
 
+  /// Rows that are read straight on, strip by strip, whether their memory is asked for or not.
+  static constexpr bool narrow(Index columns) { return In::count > 1 && columns <= max_strip * pack_lanes<Compute>; }
+
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
     clear_end<L>();
     const Index tile = many_values ? tiles_together * tile_rows : tile_rows;
-    const bool by_strips = rows.length <= (rows.ahead == 0 ? few_columns : strip<L> * L::count);
+    const bool by_strips = narrow(rows.length) || rows.length <= (rows.ahead == 0 ? few_columns : strip<L> * L::count);
     const bool row_by_row = rows_with_gaps < band_rows && rows.ahead != 0 && has_gaps();
     const Index step = by_strips ? tile : row_by_row ? rows_with_gaps : band_rows;
     const Reach reach = rows.ahead == 0 ? Reach{} : reach_of<L>(by_strips);

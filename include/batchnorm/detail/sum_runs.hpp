@@ -6,14 +6,11 @@
 
 namespace batchnorm::detail {
 
-template <class Compute>
-inline constexpr Index run_lanes = std::max<Index>(pack_bytes / static_cast<Index>(sizeof(Compute)), 1);
-
 /// Sums of each channel about its center over all its runs, in as many lanes as the widest target has.
 template <class In, class Formula>
 struct SumRuns {
   using Compute = typename In::Compute;
-  static constexpr Index lanes = run_lanes<Compute>;
+  static constexpr Index lanes = pack_lanes<Compute>;
   ChannelRuns<In> channels;
   const Compute* center;                          // like the sums, of every lane; the first one counts
   FurtherCoefficients<Compute, Formula> further;  // of each channel

@@ -140,7 +140,7 @@ void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
   using Compute [[maybe_unused]] = typename Kernel::Compute;
 #if BATCHNORM_VECTORS
   if constexpr (has_vectors<Compute>) {
-    if (length >= pack_bytes / static_cast<Index>(sizeof(Compute))) {
+    if (length >= pack_lanes<Compute>) {
       switch (active_target()) {
 #if BATCHNORM_X86
         case Target::avx512:
