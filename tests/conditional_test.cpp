@@ -179,6 +179,9 @@ TEST(ConditionalBatchNorm, RefusesWhatDoesNotFit) {
   EXPECT_EQ(error_of([&] { normalize_per_sample(x, moments, nine, nine, y, {.axis = 0}); }),
             "batchnorm::normalize_per_sample: the channels are on the slowest axis, which counts the samples (row "
             "major: the first, column major: the last)");
+  moments.merge(Moments(moments));
+  EXPECT_EQ(error_of([&] { backward_per_sample(x, x, moments, nine, y, dgamma, dbeta); }),
+            "batchnorm::backward_per_sample: moments are not those of the 9 values per channel of x");
   EXPECT_EQ(y, Table::Constant(2, 2, -77));
   EXPECT_EQ(dgamma.size(), 0);
 }

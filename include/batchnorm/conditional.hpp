@@ -129,7 +129,8 @@ void normalize_per_sample(const D& device, const X& x, const BasicMoments<Statis
 ///           dx = inv_std * (gamma * dy - mean(gamma * dy) - xhat * mean(gamma * dy * xhat)).
 /// Aliasing: dx may be dy, or x. No other overlap.
 /// Threads:  runs on `device`, one sample after another; the same bits for any number of threads.
-/// Throws:   batchnorm::Error on a shape or option that does not fit; then nothing has been written.
+/// Throws:   batchnorm::Error on a shape or option that does not fit, or on moments of another count than that of x;
+///           then nothing has been written.
 template <Device D, class X, class DY, class DX>
 void backward_per_sample(const D& device, const X& x, const DY& dy,
                          const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,
@@ -152,7 +153,7 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
   detail::check_sample_axis<X>(function, axis);
   detail::check_epsilon(function, options.epsilon);
   detail::check_same_dimensions(function, "dy", dy, x);
-  detail::check_moments(function, moments, x_view.shape);
+  detail::check_moments_of_x(function, moments, x_view.shape);
   detail::check_per_sample(function, "gamma", gamma, samples, channels);
   detail::check_input_gradient(function, "x", x, dy, dx);
   detail::check_apart(function, "dx", dx, "gamma", gamma);

@@ -91,6 +91,16 @@ void check_moments(const char* function, const BasicMoments<Statistic>& moments,
   if (x.size() != 0 && !(moments.count > Statistic(0))) fail(function, "moments hold no values");
 }
 
+/// Derivatives that go through mean and variance want those of x, not of more values.
+template <class Statistic>
+void check_moments_of_x(const char* function, const BasicMoments<Statistic>& moments, const Shape& x,
+                        const char* otherwise = "") {
+  check_moments(function, moments, x);
+  const double count = static_cast<double>(x.count());
+  if (x.size() == 0 || moments.count == Statistic(count)) return;
+  fail(function, "moments are not those of the ", count, (std::string(" values per channel of x") + otherwise).c_str());
+}
+
 }  // namespace detail
 
 /// Mean and variance that follow the batches of training and normalize in inference.

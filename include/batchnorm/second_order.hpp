@@ -43,10 +43,10 @@ void check_direction(const char* function, const X& x, const Shape& shape,
                      const Direction<V>& direction, const Options& options, Statistics statistics) {
   check_epsilon(function, options.epsilon);
   check_same_dimensions(function, "direction.x", direction.x, x);
-  check_moments(function, moments, shape);
-  const double count = static_cast<double>(shape.count());
-  if (statistics == Statistics::of_batch && shape.size() != 0 && moments.count != StatisticOf<ScalarOf<X>>(count)) {
-    fail(function, "moments are not those of the ", count, " values per channel of x; Statistics::constant takes any");
+  if (statistics == Statistics::of_batch) {
+    check_moments_of_x(function, moments, shape, "; Statistics::constant takes any");
+  } else {
+    check_moments(function, moments, shape);
   }
   check_optional_length(function, "gamma", gamma_length, shape.channels);
   check_optional_length(function, "direction.gamma", direction.gamma.size(), shape.channels);
