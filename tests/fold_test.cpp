@@ -134,7 +134,7 @@ TEST(Fold, Errors) {
   Eigen::VectorXf bias, wrong_bias = Eigen::VectorXf::Zero(5);
   const std::string f = "batchnorm::fold_into_previous: ", g = "batchnorm::fold_into_next: ";
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, bias, {.output_axis = 1, .input_axis = 0}); }),
-            f + "scale has length 6; it must have one entry for each of 4 channels");
+            f + "weights have 4 outputs; scale and shift have 6 entries");
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, wrong_bias); }),
             f + "bias has length 5; it must have one entry for each of 6 channels");
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, bias, {.output_axis = 2}); }),
@@ -144,7 +144,7 @@ TEST(Fold, Errors) {
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, weights, bias, {.groups = 3}); }),
             f + "groups is 3; it must divide 4 inputs");
   EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, bias); }),
-            g + "scale has length 6; it must have one entry for each of 4 channels");
+            g + "weights have 4 inputs; scale and shift have 6 entries");
   EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, bias, {.input_axis = 0}); }),
             g + "output_axis and input_axis are the same");
   Eigen::Map<Eigen::MatrixXf> nowhere(nullptr, 6, 4);

@@ -615,7 +615,8 @@ TEST_F(WantedGradients, RefuseWhatDoesNotFit) {
   layer.eval();
   layer.forward(x, y);
   EXPECT_EQ(error_of([&] { layer.backward(x, dy, dx, {.var = &three}); }),
-            "batchnorm::backward: options.var is given; the last forward normalized with constants");
+            "batchnorm::backward: options.var is given; the last forward normalized with running statistics, which are "
+            "constants");
   EXPECT_EQ(layer.gamma_gradient(), dgamma);
 }
 

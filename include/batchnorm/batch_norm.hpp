@@ -81,7 +81,7 @@ class BatchNorm {
   /// Source:   Ioffe and Szegedy 2015, algorithm 1.
   template <Device D, class X, class Y>
   void forward(const D& device, const X& x, Y&& y) {
-    detail::require_output<X, Y>();
+    require_output<X, Y>();
     run_forward("forward", device, y, x);
   }
 
@@ -90,7 +90,7 @@ class BatchNorm {
   /// Aliasing: y may be x, or z. No other overlap.
   template <Device D, class X, class Z, class Y>
   void forward_add(const D& device, const X& x, const Z& z, Y&& y) {
-    detail::require_output<X, Y>();
+    require_output<X, Y>();
     run_forward("forward_add", device, y, x, z);
   }
 
@@ -108,7 +108,7 @@ class BatchNorm {
   void forward_weighted(const D& device, const X& x, const W& weights, Y&& y,
                         MaskedOutputs outputs = MaskedOutputs::zero) {
     constexpr const char* function = "forward_weighted";
-    detail::require_output<X, Y>();
+    require_output<X, Y>();
     const Index axis = check_forward(function, normalizes_batch(), y, x);
     detail::take_weights(function, weights, x, axis, given_weights_);
     detail::check_apart(function, "y", y, "weights", weights);
@@ -150,7 +150,7 @@ class BatchNorm {
   void backward(const D& device, const X& x, const DY& dy, DX&& dx, const BackwardOptions& options = {}) {
     constexpr const char* function = "backward";
     require_inputs<X, DY>();
-    detail::require_output<X, DX>();
+    require_output<X, DX>();
     const Index axis = check_backward(function, Forward::plain, x, options, dy);
     detail::check_input_gradient(function, "x", x, dy, dx);
     detail::resize_like(dx, x);
@@ -245,7 +245,7 @@ class BatchNorm {
                          MaskedOutputs outputs = MaskedOutputs::zero, const BackwardOptions& options = {}) {
     constexpr const char* function = "backward_weighted";
     require_inputs<X, DY>();
-    detail::require_output<X, DX>();
+    require_output<X, DX>();
     const Index axis = check_backward(function, Forward::weighted, x, options, dy);
     detail::check_input_gradient(function, "x", x, dy, dx);
     detail::take_weights(function, weights, x, axis, given_weights_);
@@ -288,7 +288,7 @@ class BatchNorm {
   /// Throws:   batchnorm::Error on a shape that does not fit, or a negative running variance.
   template <Device D, class X, class Y>
   void infer(const D& device, const X& x, Y&& y) const {
-    detail::require_output<X, Y>();
+    require_output<X, Y>();
     run_infer("infer", device, y, x);
   }
 
@@ -297,7 +297,7 @@ class BatchNorm {
   /// Aliasing: y may be x, or z. No other overlap.
   template <Device D, class X, class Z, class Y>
   void infer_add(const D& device, const X& x, const Z& z, Y&& y) const {
-    detail::require_output<X, Y>();
+    require_output<X, Y>();
     run_infer("infer_add", device, y, x, z);
   }
 
@@ -434,16 +434,21 @@ class BatchNorm {
   }
 
   template <class X, class Other>
-  static constexpr void require_inputs() {
-    detail::require_input<X, Other>();
+  static consteval void require_inputs() {
     detail::require_scalar<X, Scalar>();
+    detail::require_input<X, Other>();
+  }
+  template <class X, class Y>
+  static consteval void require_output() {
+    detail::require_scalar<X, Scalar>();
+    detail::require_output<X, Y>();
   }
 
   template <class X, class DY, class DX, class DZ>
-  static constexpr void require_sum_gradients() {
+  static consteval void require_sum_gradients() {
     require_inputs<X, DY>();
-    detail::require_output<X, DX>();
-    detail::require_output<X, DZ>();
+    require_output<X, DX>();
+    require_output<X, DZ>();
   }
 
   /// `z`: the residual, or none.
@@ -620,7 +625,8 @@ class BatchNorm {
     if (gradient == nullptr) return;
     detail::check_length(function, name, gradient->size(), channels());
     if (last_forward_.of_batch()) return;
-    detail::fail(function, std::string(name) + " is given; the last forward normalized with constants");
+    detail::fail(function, std::string(name) +
+                               " is given; the last forward normalized with running statistics, which are constants");
   }
 
   Options options_;

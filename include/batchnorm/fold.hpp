@@ -79,7 +79,7 @@ void for_each_weight(W& weights, const F& f) {
 }
 
 template <class W, class Bias>
-void require_weights() {
+consteval void require_weights() {
   require_tensor<W>();
   require_output<W, W&>();
   static_assert(std::is_same_v<Bias, Vector<typename Bias::Scalar>>, "batchnorm: the bias is a Vector.");
@@ -101,6 +101,13 @@ WeightAxes resolve_axes(const char* function, const WeightLayout& layout) {
 
 inline void check_scale_shift(const char* function, const ScaleShift& folded) {
   check_length(function, "shift", folded.shift.size(), folded.scale.size());
+}
+
+/// The weights have as many outputs, or inputs, as channels were normalized.
+inline void check_weights(const char* function, const ScaleShift& folded, Index length, const char* what) {
+  if (length == folded.scale.size()) return;
+  fail(function, "weights have " + std::to_string(length) + what + "; scale and shift have " +
+                     std::to_string(folded.scale.size()) + " entries");
 }
 
 inline void check_groups(const char* function, Index groups, Index inputs) {
@@ -128,10 +135,10 @@ void fold_into_previous(const ScaleShift& folded, W& weights, Bias& bias, const 
   const detail::WeightAxes axes = detail::resolve_axes<W>(function, layout);
   const auto dims = detail::dimensions_of(weights);
   detail::check_memory(function, "weights", weights);
-  detail::check_scale_shift(function, folded);
   detail::check_groups(function, layout.groups, dims[axes.input]);
   const Index outputs = dims[axes.output], inputs = dims[axes.input] / layout.groups;
-  detail::check_length(function, "scale", folded.scale.size(), outputs * layout.groups);
+  detail::check_scale_shift(function, folded);
+  detail::check_weights(function, folded, outputs * layout.groups, " outputs");
   detail::check_optional_length(function, "bias", bias.size(), folded.scale.size());
   detail::for_each_weight(weights, [&](T& weight, const auto& at) {
     const Index group = layout.groups == 1 ? 0 : at[axes.input] / inputs;
@@ -157,9 +164,9 @@ void fold_into_next(const ScaleShift& folded, W& weights, Bias& bias, const Weig
   const detail::WeightAxes axes = detail::resolve_axes<W>(function, layout);
   const auto dims = detail::dimensions_of(weights);
   detail::check_memory(function, "weights", weights);
-  detail::check_scale_shift(function, folded);
   if (layout.groups != 1) detail::fail(function, "a dense layer has one group");
-  detail::check_length(function, "scale", folded.scale.size(), dims[axes.input]);
+  detail::check_scale_shift(function, folded);
+  detail::check_weights(function, folded, dims[axes.input], " inputs");
   detail::check_optional_length(function, "bias", bias.size(), dims[axes.output]);
   Vector<double> sums = Vector<double>::Zero(dims[axes.output]);
   detail::for_each_weight(weights, [&](T& weight, const auto& at) {

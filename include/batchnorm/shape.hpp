@@ -90,7 +90,7 @@ using ScalarOf = std::remove_const_t<typename TraitsOf<X>::Scalar>;
 
 /// A sentence for each type that does not fit, instead of pages of substitution failure.
 template <class X>
-constexpr void require_memory() {
+consteval void require_memory() {
   static_assert(TraitsOf<X>::ok,
                 "batchnorm: this argument is not a tensor in memory. Evaluate the expression first, for example into "
                 "an Eigen::Tensor, Matrix or Array.");
@@ -104,14 +104,15 @@ constexpr void require_memory() {
 }
 
 template <class X>
-constexpr void require_tensor() {
+consteval void require_tensor() {
   require_memory<X>();
   static_assert(!std::is_integral_v<ScalarOf<X>>, "batchnorm: integers cannot be normalized. Convert to float.");
 }
 
 /// Y may have any scalar.
 template <class X, class Y>
-constexpr void require_same_layout() {
+consteval void require_same_layout() {
+  require_memory<X>();
   require_memory<Y>();
   if constexpr (TraitsOf<X>::ok && TraitsOf<Y>::ok) {
     static_assert(TraitsOf<X>::rank == TraitsOf<Y>::rank, "batchnorm: all tensors of a call have the same rank.");
@@ -122,20 +123,20 @@ constexpr void require_same_layout() {
 
 /// detail::Inputs says which scalars mix.
 template <class X, class Y>
-constexpr void require_input() {
+consteval void require_input() {
   require_tensor<Y>();
   require_same_layout<X, Y>();
 }
 
 template <class X, class Scalar>
-constexpr void require_scalar() {
+consteval void require_scalar() {
   static_assert(!TraitsOf<X>::ok || std::is_same_v<ScalarOf<X>, Scalar>,
                 "batchnorm: the tensors of a layer have the layer's scalar.");
 }
 
 /// `Y&&` as deduced for an output argument.
 template <class X, class Y>
-constexpr void require_output() {
+consteval void require_output() {
   require_same_layout<X, Y>();
   if constexpr (TraitsOf<X>::ok && TraitsOf<Y>::ok) {
     static_assert(
