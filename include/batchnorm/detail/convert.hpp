@@ -119,7 +119,8 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
 #if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
       const Bits lowest = Bits{} + 0x10000u, one = Bits{} + 1u;
-      const Bits quiet_nans = Bits{} + 0x22u;  // both kinds of NaN from v, quiet; all else stays
+      // vfixupimm's table, four bits for each kind of value: the two of NaN come from v, quiet; all others stay.
+      const Bits quiet_nans = Bits{} + 0x22u;
       std::uint16_t odd;
       asm("vptestmd %1, %2, %0" : "=Yk"(odd) : "v"(bits), "v"(lowest));
       asm("vpaddd %1, %0, %0%{%2%}" : "+v"(rounded) : "v"(one), "Yk"(odd));

@@ -96,8 +96,9 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Inde
   }
 }
 
-/// A whole line, at least one vector long. Its vectors are aligned in the output, which has those of inputs that lie
-/// like it aligned as well, where they must be, and where their coefficients then are, too.
+/// A whole line, at least one vector long. If its vectors stream, or if it is long and their coefficients are aligned
+/// then, its first values are written apart, so that the vectors behind them are aligned in the output, and in the
+/// inputs that lie like it.
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_line(const Lines<In>& line, To to, Coefficients& coefficients) {
   constexpr Index long_enough = 8 * L::count;
