@@ -575,8 +575,6 @@ class BatchNorm {
   /// The checks of forward and infer; returns the axis counted from the front.
   template <class X, class Y, class... Z>
   Index check_forward(const char* function, bool of_batch, const Y& y, const X& x, const Z&... z) const {
-    detail::require_tensor<X>();
-    detail::require_scalar<X, Scalar>();
     (require_inputs<X, Z>(), ...);
     const Index axis = detail::resolve_axis<X>(function, options_.axis);
     detail::check_channels(function, x, axis, channels());
