@@ -75,7 +75,7 @@ class PartMap {
   /// is read at once.
   static constexpr Index at_once = 1;
 
-  Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }
+  Index ahead() const { return values_ahead<typename In::Widest>(grid, In::tensors, tensors_of<Out>); }
 
   /// Coefficients column by column.
   Coefficients column_coefficients() const {
