@@ -154,8 +154,8 @@ inline Index resident_step(const Grid& grid, Index tensors, Index max_step) {
   if ((grid.by_columns && run_bytes < pack_bytes) || grid.fold > 1 || channel_bytes * tensors > resident) {
     return channels;
   }
-  const Index fit = std::clamp<Index>(part_bytes / channel_bytes, 1, max_step);
-  if (grid.by_columns) return whole_lines(grid, fit, max_step);
+  if (grid.by_columns) return whole_lines(grid, std::clamp<Index>(part_bytes / channel_bytes, 1, max_step), max_step);
+  const Index fit = std::clamp<Index>(resident_bytes / (channel_bytes * tensors), 1, max_step);
   return ceil_div(channels, round_up(ceil_div(channels, fit), shared_parts));
 }
 
@@ -185,6 +185,20 @@ inline Partition make_partition(const Grid& grid, Index tensors, Index bytes = s
   const Index min_step = grid.by_columns ? std::min(rows * grid.fold, positions) : 1;
   const Index position_step = round_up(std::max(ceil_div(positions, wanted), min_step), grid.fold);
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
+}
+
+/// For a reduction that no map follows part by part: where that reads runs, each part has as many channels as make a
+/// longer stretch of memory.
+inline Partition with_long_stretches(Partition partition) {
+  const Grid& grid = partition.grid;
+  if (grid.by_columns || !partition.whole_channels()) return partition;
+  const Index channels = grid.shape.channels, run_bytes = std::max<Index>(grid.shape.inner * grid.value_bytes, 1);
+  const Index step = std::min(ceil_div(part_bytes, run_bytes), ceil_div(channels, shared_parts));
+  if (step > partition.channel_step) {
+    partition.channel_step = step;
+    partition.channel_parts = ceil_div(channels, step);
+  }
+  return partition;
 }
 
 /// For a map that walks as runs what sums read as columns, if the runs are long enough.

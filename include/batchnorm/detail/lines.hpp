@@ -60,6 +60,13 @@ class Pointers<Inputs<T...>> {
     std::get<k>(at_) += by;
   }
 
+  /// The places `by` values further on.
+  BATCHNORM_INLINE Pointers further(Index by) const {
+    Pointers result = *this;
+    for_each_index<In::count>([&](auto k) BATCHNORM_INLINE_LAMBDA { result.template advance<k>(by); });
+    return result;
+  }
+
   BATCHNORM_INLINE void hold_pointers() {
     for_each_index<In::count>([&](auto k) BATCHNORM_INLINE_LAMBDA {
       if constexpr (std::is_pointer_v<std::tuple_element_t<k, decltype(at_)>>) hold(std::get<k>(at_));
@@ -118,6 +125,17 @@ Lines<In> lines_at(const In& in, const Pointers<In>& place, Index lines, Index l
   return {place, in.map([&](const auto& view) { return step * view.outer_stride; }), lines, length, ahead};
 }
 
+/// How far ahead of a place in a line its kernel asks for memory: further on in the line, and at its end in the next
+/// one, which begins `stride` behind it.
+struct LookAhead {
+  Index far, length, into_next;
+
+  LookAhead(Index ahead, Index line_length, Index stride)
+      : far(ahead), length(line_length), into_next(stride == length ? far : std::min(far, length) + stride - length) {}
+
+  BATCHNORM_INLINE Index from(Index i) const { return i + far < length ? far : into_next; }
+};
+
 /// The runs of several channels, `stride` apart in each input.
 template <class In>
 struct ChannelRuns {
@@ -136,17 +154,13 @@ struct ChannelRuns {
     for_each_index<In::count>([&](auto k) BATCHNORM_INLINE_LAMBDA { result.in.template advance<k>(c * stride[k]); });
     return result;
   }
-};
 
-/// How far ahead of a place in a line its kernel asks for memory: further on in the line, and at its end in the next
-/// one, which begins `stride` behind it.
-struct LookAhead {
-  Index far, length, into_next;
-
-  LookAhead(Index ahead, Index line_length, Index stride)
-      : far(ahead), length(line_length), into_next(stride == length ? far : std::min(far, length) + stride - length) {}
-
-  BATCHNORM_INLINE Index from(Index i) const { return i + far < length ? far : into_next; }
+  /// How far ahead to ask where the runs of a line are read one after another: of the k-th input, from value i of
+  /// channel c on.
+  BATCHNORM_INLINE Index ahead_by_lines(std::size_t k, Index c, Index i) const {
+    if (runs.lines == 1) return LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
+    return LookAhead(runs.ahead, channels * runs.length, runs.stride[k]).from(c * runs.length + i);
+  }
 };
 
 /// The same value for `columns` columns, and for some behind them: `to` has room for one pack more.

@@ -64,6 +64,8 @@ class Reduction {
                  0) {}
 
   const Partition& partition() const { return partition_; }
+  /// Where no map follows part by part.
+  void read_long_stretches() { partition_ = with_long_stretches(partition_); }
 
   Index computes(Index workers) const {
     return further_.computes(workers) +

@@ -14,6 +14,7 @@ struct NoCoefficients {};
 /// any.
 template <Device D, class In, class Formula, class Fill, class T>
 void run(const D& device, Reduction<In, Formula> reduction, const Fill& fill_reduction, Workspace<T>& workspace) {
+  reduction.read_long_stretches();
   const Partition& partition = reduction.partition();
   const Index threads = workers(device, partition.parts(), partition.grid.bytes());
   workspace.reserve(reduction.computes(threads), reduction.statistics(threads));
@@ -41,6 +42,8 @@ template <Device D, class ReduceIn, class ReduceFormula, class FillReduction, cl
 void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const FillReduction& fill_reduction,
          Map<MapIn, MapFormula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = reduction.partition();
+  const bool in_parts = follows_in_parts<MapIn, Out>(partition);
+  if (!in_parts) reduction.read_long_stretches();
   const Index parts = partition.parts();
   const Index threads = workers(device, parts, partition.grid.bytes());
   const Index reduce_computes = reduction.computes(threads);
@@ -48,7 +51,7 @@ void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const Fi
   reduction.use(threads, workspace.computes(), workspace.statistics());
   map.use(workspace.computes() + reduce_computes);
   reduction.fill(fill_reduction);
-  if (follows_in_parts<MapIn, Out>(partition)) {
+  if (in_parts) {
     run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {
       const Part part = partition[k];
       reduction.part(k, worker);

@@ -6,7 +6,8 @@
 
 namespace batchnorm::detail {
 
-/// Sums of each channel about its center over all its runs, in as many lanes as the widest target has.
+/// Sums of each channel about its center over all its runs, in as many lanes as the widest target has. All channels of
+/// a line come before the next line, for they follow one another in memory.
 template <class In, class Formula>
 struct SumRuns {
   using Compute = typename In::Compute;
@@ -19,16 +20,17 @@ struct SumRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
-    for (Index c = 0; c < channels.channels; ++c) {
-      typename L::V of_channel[1][Formula::coefficients];
-      L::fill(of_channel[0][Formula::center], center[c * lanes]);
-#pragma GCC unroll 8
-      for (std::size_t k = 1; k < Formula::coefficients; ++k) L::fill(of_channel[0][k], further[k][c]);
-      Totals<L> totals;
-      totals.clear();
-      const auto runs = channels.of(c);
-      for (Index line = 0; line < runs.lines; ++line) add_run<L>(runs, line, of_channel, totals);
-      totals.store(sums, c * lanes);
+    for (Index line = 0; line < channels.runs.lines; ++line) {
+      for (Index c = 0; c < channels.channels; ++c) {
+        Totals<L> totals;
+        if (line == 0) {
+          totals.clear();
+        } else {
+          totals.load(sums, c * lanes);
+        }
+        add_run<L>(line, c, totals);
+        totals.store(sums, c * lanes);
+      }
     }
   }
 
@@ -51,6 +53,15 @@ struct SumRuns {
       add_compensated(sum[v], sum_error[v], value);
       add_compensated(product_sum[v], product_error[v], product);
     }
+    BATCHNORM_INLINE void load(const Sums<Compute*>& from, Index lane) {
+#pragma GCC unroll 8
+      for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
+        L::load(sum[v], from.sum + lane);
+        L::load(sum_error[v], from.sum_error + lane);
+        L::load(product_sum[v], from.product_sum + lane);
+        L::load(product_error[v], from.product_error + lane);
+      }
+    }
     BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
@@ -70,25 +81,30 @@ struct SumRuns {
   static constexpr int packs = 2;
 
   template <class L>
-  BATCHNORM_INLINE static void add_run(const Lines<In>& runs, Index line,
-                                       const StripCoefficients<L, Formula, false, 1>& c, Totals<L>& totals) {
+  BATCHNORM_INLINE void add_run(Index line, Index c, Totals<L>& totals) const {
     constexpr int strip = packs * L::per_pack;
     constexpr Index step = L::count * strip;
+    const Index length = channels.runs.length;
+    Pointers<In> at = channels.of(c).place(line, 0);
+    typename L::V coefficients[1][Formula::coefficients], sum[strip], product_sum[strip];
+    L::fill(coefficients[0][Formula::center], center[c * lanes]);
+#pragma GCC unroll 8
+    for (std::size_t k = 1; k < Formula::coefficients; ++k) L::fill(coefficients[0][k], further[k][c]);
     ForEach<In> stride;
     stride.fill(step);
     Ahead<In> ahead{.to = {}, .stride = stride};
-    typename L::V sum[strip], product_sum[strip];
-    Index i = 0, steps = runs.length / step;
+    Index i = 0, steps = length / step;
     do {
       const Index tile = std::min<Index>(steps, tile_rows);
+      if (channels.runs.ahead != 0) {
 #pragma GCC unroll 8
-      for (std::size_t k = 0; k < Formula::inputs; ++k) {
-        ahead.to[k] = LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
+        for (std::size_t k = 0; k < Formula::inputs; ++k) ahead.to[k] = channels.ahead_by_lines(k, c, i);
       }
-      sum_tile<L, Formula, false, strip>(runs.place(line, i), stride, tile, ahead, c, sum, product_sum);
+      sum_tile<L, Formula, false, strip>(at, stride, tile, ahead, coefficients, sum, product_sum);
+      at = at.further(tile * step);
       i += tile * step;
       steps -= tile;
-      if (steps == 0) add_end<L>(runs, line, i, c[0], sum[0], product_sum[0]);
+      if (steps == 0) add_end<L>(at, length - i, coefficients[0], sum[0], product_sum[0]);
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v) {
         totals.add(v, sum[v] + sum[v + L::per_pack], product_sum[v] + product_sum[v + L::per_pack]);
@@ -96,16 +112,16 @@ struct SumRuns {
     } while (steps > 0);
   }
 
-  /// The values from i on, less than a step. The last vector is shifted back, over values of the same run that have
-  /// been counted.
+  /// The last values of a run, less than a step. The last vector is shifted back, over values that have been counted.
   template <class L>
-  BATCHNORM_INLINE static void add_end(const Lines<In>& runs, Index line, Index i,
-                                       const typename L::V (&c)[Formula::coefficients], typename L::V& sum,
+  BATCHNORM_INLINE static void add_end(Pointers<In> at, Index values,
+                                       const typename L::V (&coefficients)[Formula::coefficients], typename L::V& sum,
                                        typename L::V& product_sum) {
     const ForEach<In> no_stride{};
-    for (; i < runs.length; i += L::count) {
-      const Index keep = std::min<Index>(runs.length - i, L::count);
-      sum_ends<L, Formula, false>(runs.place(line, i + keep - L::count), no_stride, 1, keep, c, sum, product_sum);
+    for (; values > 0; values -= L::count) {
+      const Index keep = std::min<Index>(values, L::count);
+      at = at.further(keep);
+      sum_ends<L, Formula, false>(at.further(-L::count), no_stride, 1, keep, coefficients, sum, product_sum);
     }
   }
 };
