@@ -4,10 +4,13 @@
 
 namespace eigen_expressions {
 
-/// Batch normalization in Eigen's tensor expressions, each in the fastest of the spellings tried: every layout is
-/// outer x channels x inner, a broadcast is written to memory before it is reduced (which is 10 to 20 times faster than
-/// in one expression), and values per channel are evaluated once.
-template <class T, class Device>
+/// As written: one expression for each sum, as its formula says. The fastest of those tried: a broadcast is written to
+/// memory before it is summed, and what is summed is known when it is compiled.
+enum class Spelling { as_written, fastest };
+
+/// Batch normalization in Eigen's tensor expressions. Every layout is outer x channels x inner, and values per channel
+/// are evaluated once.
+template <class T, class Device, Spelling spelling>
 class BatchNorm {
  public:
   using Index = Eigen::Index;
@@ -38,11 +41,19 @@ class BatchNorm {
     const T count = values_per_channel(x);
     sum_per_channel(device, x, mean_);
     mean_ = mean_ / count;
-    y.device(device) = x - spread(mean_, x);
-    sum_per_channel(device, y.square(), sum_);
+    if constexpr (spelling == Spelling::fastest) {
+      y.device(device) = x - spread(mean_, x);
+      sum_per_channel(device, y.square(), sum_);
+    } else {
+      sum_per_channel(device, (x - spread(mean_, x)).square(), sum_);
+    }
     inv_std_ = (sum_ / count + epsilon).rsqrt();
     const PerChannel scale = gamma * inv_std_;
-    y.device(device) = y * spread(scale, x) + spread(beta, x);
+    if constexpr (spelling == Spelling::fastest) {
+      y.device(device) = y * spread(scale, x) + spread(beta, x);
+    } else {
+      y.device(device) = (x - spread(mean_, x)) * spread(scale, x) + spread(beta, x);
+    }
     running_mean += momentum * (mean_ - running_mean);
     running_var += momentum * (sum_ / (count - T(1)) - running_var);
   }
@@ -59,8 +70,12 @@ class BatchNorm {
     sum_per_channel(device, dy, sum_);
     beta_gradient += sum_;
     const PerChannel shift = -dy_scale * sum_ / count;
-    dx.device(device) = dy * (x - spread(mean_, x));
-    sum_per_channel(device, dx, sum_);
+    if constexpr (spelling == Spelling::fastest) {
+      dx.device(device) = dy * (x - spread(mean_, x));
+      sum_per_channel(device, dx, sum_);
+    } else {
+      sum_per_channel(device, dy * (x - spread(mean_, x)), sum_);
+    }
     gamma_gradient += sum_ * inv_std_;
     const PerChannel x_scale = -dy_scale * inv_std_.square() * sum_ / count;
     dx.device(device) = dy * spread(dy_scale, x) + (x - spread(mean_, x)) * spread(x_scale, x) + spread(shift, x);
@@ -82,7 +97,9 @@ class BatchNorm {
   template <class X>
   static void sum_per_channel(const Device& device, const X& x, PerChannel& sum) {
     const auto dimensions = Eigen::TensorEvaluator<const X, Device>(x, device).dimensions();
-    if (dimensions[2] == 1) {
+    if constexpr (spelling == Spelling::as_written) {
+      sum.device(device) = x.sum(Eigen::array<Index, 2>{0, 2});
+    } else if (dimensions[2] == 1) {
       const Eigen::IndexList<Eigen::type2index<0>> rows;
       sum.device(device) = x.reshape(Eigen::array<Index, 2>{dimensions[0], dimensions[1]}).sum(rows);
     } else {

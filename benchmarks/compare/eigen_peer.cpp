@@ -5,7 +5,9 @@
 namespace compare {
 namespace {
 
-template <class T, class Device>
+using eigen_expressions::Spelling;
+
+template <class T, class Device, Spelling spelling>
 class EigenPeer : public Peer<T> {
  public:
   EigenPeer(const Problem& problem, const Tensors<T>& tensors)
@@ -33,7 +35,7 @@ class EigenPeer : public Peer<T> {
   }
 
  private:
-  using BatchNorm = eigen_expressions::BatchNorm<T, Device>;
+  using BatchNorm = eigen_expressions::BatchNorm<T, Device, spelling>;
 
   void run(Pass pass, const Device& device) {
     switch (pass) {
@@ -52,12 +54,14 @@ class EigenPeer : public Peer<T> {
   Eigen::ThreadPool pool_;
 };
 
-template <class T>
+/// What takes minutes is left out.
+constexpr Index largest_bytes(Spelling spelling) { return Index(1) << (spelling == Spelling::fastest ? 29 : 25); }
+
+template <class T, Spelling spelling>
 std::unique_ptr<Peer<T>> make(const Problem& problem, const Tensors<T>& tensors) {
-  constexpr std::size_t largest_bytes = std::size_t(1) << 29;  // minutes beyond that
-  if (static_cast<std::size_t>(problem.size()) * sizeof(T) > largest_bytes) return nullptr;
-  if (problem.threads == 1) return std::make_unique<EigenPeer<T, Eigen::DefaultDevice>>(problem, tensors);
-  return std::make_unique<EigenPeer<T, Eigen::ThreadPoolDevice>>(problem, tensors);
+  if (problem.size() * static_cast<Index>(sizeof(T)) > largest_bytes(spelling)) return nullptr;
+  if (problem.threads == 1) return std::make_unique<EigenPeer<T, Eigen::DefaultDevice, spelling>>(problem, tensors);
+  return std::make_unique<EigenPeer<T, Eigen::ThreadPoolDevice, spelling>>(problem, tensors);
 }
 
 std::string version() {
@@ -65,7 +69,10 @@ std::string version() {
          std::to_string(EIGEN_MINOR_VERSION);
 }
 
-const Registration registration({"Eigen", version(), Role::competitor, 30, make<float>, make<double>});
+const Registration fastest({"Eigen", version(), Role::competitor, 30, make<float, Spelling::fastest>,
+                            make<double, Spelling::fastest>});
+const Registration as_written({"Eigen (as written)", "", Role::variant, 31, make<float, Spelling::as_written>,
+                               make<double, Spelling::as_written>});
 
 }  // namespace
 }  // namespace compare

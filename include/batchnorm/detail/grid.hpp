@@ -59,12 +59,11 @@ struct Grid {
 /// has been read. Tensors of 16 bits count as if they had 32.
 inline constexpr Index min_prefetch_bytes = 6'000'000;
 
-/// How far ahead, for each input; 0: not at all.
+/// How far ahead, for each input.
 template <class T>
-Index values_ahead(const Grid& grid, Index inputs, Index outputs) {
-  const Index compute_bytes = grid.shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
+Index values_ahead(const Shape& shape, Index inputs, Index outputs) {
+  const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
   if (compute_bytes < min_prefetch_bytes) return 0;
-  if (grid.by_columns && (inputs + 1) * grid.bytes() < memory_access().min_rows_bytes) return 0;
   return memory_access().prefetch_bytes(compute_bytes, inputs, outputs) / static_cast<Index>(sizeof(T));
 }
 

@@ -87,8 +87,20 @@ class Pointers<Inputs<T...>> {
   BATCHNORM_INLINE void prefetch(Index offset, Index ahead) const {
     prefetch_at<L>(get<k>() + offset, ahead);
   }
+  /// For the `vector`-th of vectors side by side, the first of which is at `offset`: once for each cache line.
+  template <class L, std::size_t k>
+  BATCHNORM_INLINE void prefetch_strip(int vector, Index offset, Index ahead) const {
+    const Index behind = vector * L::count;
+    if (behind * value_bytes(get<k>()) % pack_bytes == 0) prefetch<L, k>(offset + behind, ahead);
+  }
 
  private:
+  template <class P>
+  static constexpr Index value_bytes(const P*) {
+    return sizeof(P);
+  }
+  static constexpr Index value_bytes(const BitPlace<const std::uint8_t>&) { return 0; }
+
   std::tuple<PlaceOf<T>...> at_;
 };
 

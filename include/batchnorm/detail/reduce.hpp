@@ -197,7 +197,7 @@ class PartReduction {
   Index ahead(bool straight) const {
     const bool aligned = lane_of(in.template get<0>().data) == 0;
     if (straight && aligned && is_light && !memory_access().prefetches_straight) return 0;
-    return values_ahead<typename In::Widest>(grid, tensors_summed<In, Formula>, 0);
+    return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0);
   }
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that

@@ -170,7 +170,7 @@ struct SumRows {
           } else {
             if constexpr (Asks) {
               const Index far = reach.far[k] + column * reach.by_column[k] + static_cast<Index>(row) * reach.by_row[k];
-              at[0].template prefetch<L, k>(offset, far);
+              at[0].template prefetch_strip<L, k>(s, 0, far);
             }
             at[row].template load<L, k>(v[k], column + offset);
           }

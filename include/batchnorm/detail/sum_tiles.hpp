@@ -53,7 +53,7 @@ BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& str
       const Index offset = s * L::count;
       for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
         if constexpr (Prefetches && !(ByColumns && k == Formula::weights)) {
-          at.template prefetch<L, k>(row * ahead.stride[k] + offset, ahead.to[k]);
+          at.template prefetch_strip<L, k>(s, row * ahead.stride[k], ahead.to[k]);
         }
       });
       typename L::V v[Formula::inputs];

@@ -69,7 +69,6 @@ struct MemoryAccess {
   Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
   Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not,
   Index max_kept_bytes;       // and up to which: beyond it stores go past the caches
-  Index min_rows_bytes;       // of inputs and an output, by columns, from which on kernels need ask for memory
   Index near_prefetch_bytes;  // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;   // and where there is a single input
   bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
@@ -88,7 +87,6 @@ struct MemoryAccess {
 inline constexpr MemoryAccess amd_access{.resident_run_bytes = Index(4) << 20,
                                          .min_kept_bytes = Index(12) << 20,
                                          .max_kept_bytes = Index(32) << 20,
-                                         .min_rows_bytes = Index(20) << 20,
                                          .near_prefetch_bytes = Index(2) << 10,
                                          .far_prefetch_bytes = Index(8) << 10,
                                          .prefetches_straight = false,
@@ -96,7 +94,6 @@ inline constexpr MemoryAccess amd_access{.resident_run_bytes = Index(4) << 20,
 inline constexpr MemoryAccess other_access{.resident_run_bytes = Index(2) << 20,
                                            .min_kept_bytes = std::numeric_limits<Index>::max(),
                                            .max_kept_bytes = std::numeric_limits<Index>::max(),
-                                           .min_rows_bytes = 0,
                                            .near_prefetch_bytes = Index(2) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
                                            .prefetches_straight = true,
