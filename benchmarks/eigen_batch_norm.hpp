@@ -4,8 +4,8 @@
 
 namespace eigen_expressions {
 
-/// As written: one expression for each sum, as its formula says. The fastest of those tried: a broadcast is written to
-/// memory before it is summed, and what is summed is known when it is compiled.
+/// as_written: one expression for each sum, as its formula says. fastest, of those tried: a broadcast is written to
+/// memory before it is summed, and what is summed over is known when it is compiled. Inference has no sums.
 enum class Spelling { as_written, fastest };
 
 /// Batch normalization in Eigen's tensor expressions. Every layout is outer x channels x inner, and values per channel

@@ -440,5 +440,21 @@ TEST(WeightedErrors, RefusedForwardsAreForgotten) {
   for (Index i = 0; i < dx.size(); ++i) EXPECT_EQ(dx.data()[i], expected.data()[i]);
 }
 
+TEST(Weighted, NoElements) {
+  using Values = Eigen::Tensor<float, 3, Eigen::RowMajor>;
+  for (const auto& [rows, length] : {std::pair<Index, Index>{0, 5}, {4, 0}, {0, 0}}) {
+    const Values x(rows, 3, length), weights(rows, 1, length);
+    BatchNorm<float> layer(3);
+    Values y(9, 9, 9), dx;
+    layer.forward_weighted(x, weights, y);
+    EXPECT_EQ(y.dimensions(), x.dimensions());
+    EXPECT_EQ(layer.running_mean(), Eigen::VectorXd::Zero(3));
+    EXPECT_EQ(layer.batches_seen(), 0);
+    layer.backward_weighted(x, weights, x, dx);
+    EXPECT_EQ(dx.dimensions(), x.dimensions());
+    EXPECT_EQ(layer.gamma_gradient(), Eigen::VectorXf::Zero(3));
+  }
+}
+
 }  // namespace
 }  // namespace batchnorm::test

@@ -37,13 +37,13 @@ struct Grid {
   Index value_bytes;
   bool by_columns;
   Index positions;
-  Index pieces;    // of a run
+  Index pieces;    // of a run; 0 of an empty one
   Index fold = 1;  // rows of few columns that are read as one row
 
   // Most runs are one piece: they are spared the divisions, which cost as much as summing a short run.
-  Index run_of(Index position) const { return pieces == 1 ? position : position / pieces; }
+  Index run_of(Index position) const { return pieces <= 1 ? position : position / pieces; }
   /// Where a piece begins inside its run.
-  Index piece_begin(Index position) const { return pieces == 1 ? 0 : position % pieces * piece_length; }
+  Index piece_begin(Index position) const { return pieces <= 1 ? 0 : position % pieces * piece_length; }
 
   /// Values per channel in the positions before this one.
   Index values_before(Index position) const { return run_of(position) * shape.inner + piece_begin(position); }
@@ -186,13 +186,14 @@ inline Partition make_partition(const Grid& grid, Index tensors, Index bytes = s
   return {grid, ceil_div(positions, position_step), position_step, ceil_div(channels, step), step};
 }
 
-/// For a reduction that no map follows part by part: where that reads runs, each part has as many channels as make a
-/// longer stretch of memory.
-inline Partition with_long_stretches(Partition partition) {
+/// For a reduction by runs that no map follows part by part: its parts need not stay in L2, but are to read longer
+/// stretches of memory, the runs of more channels (at most as many as `together`, which it reads one behind the other).
+inline Partition with_long_stretches(Partition partition, Index together) {
   const Grid& grid = partition.grid;
   if (grid.by_columns || !partition.whole_channels()) return partition;
   const Index channels = grid.shape.channels, run_bytes = std::max<Index>(grid.shape.inner * grid.value_bytes, 1);
-  const Index step = std::min(ceil_div(part_bytes, run_bytes), ceil_div(channels, shared_parts));
+  const Index fit = std::clamp<Index>(ceil_div(part_bytes, run_bytes), 1, together);
+  const Index step = ceil_div(channels, round_up(ceil_div(channels, fit), shared_parts));
   if (step > partition.channel_step) {
     partition.channel_step = step;
     partition.channel_parts = ceil_div(channels, step);

@@ -60,8 +60,8 @@ class Pointers<Inputs<T...>> {
     std::get<k>(at_) += by;
   }
 
-  /// The places `by` values further on.
-  BATCHNORM_INLINE Pointers further(Index by) const {
+  /// The places `by` values behind these.
+  BATCHNORM_INLINE Pointers behind(Index by) const {
     Pointers result = *this;
     for_each_index<In::count>([&](auto k) BATCHNORM_INLINE_LAMBDA { result.template advance<k>(by); });
     return result;
@@ -87,11 +87,11 @@ class Pointers<Inputs<T...>> {
   BATCHNORM_INLINE void prefetch(Index offset, Index ahead) const {
     prefetch_at<L>(get<k>() + offset, ahead);
   }
-  /// For the `vector`-th of vectors side by side, the first of which is at `offset`: once for each cache line.
+  /// For the `vector`-th of vectors side by side, the first of which is at `offset`: once for 64 bytes, not for each.
   template <class L, std::size_t k>
   BATCHNORM_INLINE void prefetch_strip(int vector, Index offset, Index ahead) const {
-    const Index behind = vector * L::count;
-    if (behind * value_bytes(get<k>()) % pack_bytes == 0) prefetch<L, k>(offset + behind, ahead);
+    const Index before = vector * L::count;
+    if (before * value_bytes(get<k>()) % pack_bytes == 0) prefetch<L, k>(offset + before, ahead);
   }
 
  private:
@@ -154,11 +154,17 @@ struct ChannelRuns {
   Lines<In> runs;  // of the first channel
   ForEach<In> stride;
   Index channels;
+  ForEach<In> across, channel_step;  // values that follow one another in memory: of all channels, or of one at a time
 
   /// Behind a channel's only line comes the next channel.
   ChannelRuns(const In& in, const Lines<In>& of_first, Index count)
       : runs(of_first), stride(in.map([](const auto& view) { return view.channel_stride; })), channels(count) {
     if (runs.lines == 1) runs.stride = stride;
+    for (std::size_t k = 0; k < In::count; ++k) {
+      const bool dense = runs.lines > 1 && stride[k] == runs.length;  // weights have one run for all channels
+      channel_step[k] = dense ? runs.length : 0;
+      across[k] = dense ? channels * runs.length : runs.length;
+    }
   }
 
   BATCHNORM_INLINE Lines<In> of(Index c) const {
@@ -167,11 +173,10 @@ struct ChannelRuns {
     return result;
   }
 
-  /// How far ahead to ask where the runs of a line are read one after another: of the k-th input, from value i of
-  /// channel c on.
-  BATCHNORM_INLINE Index ahead_by_lines(std::size_t k, Index c, Index i) const {
-    if (runs.lines == 1) return LookAhead(runs.ahead, runs.length, runs.stride[k]).from(i);
-    return LookAhead(runs.ahead, channels * runs.length, runs.stride[k]).from(c * runs.length + i);
+  /// How far ahead of value i of channel c to ask for the k-th input, where the first runs of all channels come before
+  /// the second ones.
+  BATCHNORM_INLINE Index ahead_across(std::size_t k, Index c, Index i) const {
+    return LookAhead(runs.ahead, across[k], runs.stride[k]).from(c * channel_step[k] + i);
   }
 };
 

@@ -21,7 +21,7 @@ class PartMap {
   const In& in;
   const Out& out;
   Streams<Out> streams;
-  bool read_before;                 // the part, in the same order, by a reduction: it is still in a cache
+  bool read_before;                 // the part, by a reduction: it is still in a cache
   Index repeats;                    // of a row's coefficients in their arrays; 0: its rows have gaps
   const Coefficients& per_channel;  // of every channel of the tensor
   Coefficients per_column;          // scratch, where channels have several columns: those of the part, repeated
@@ -60,7 +60,8 @@ class PartMap {
     const Index length = dense ? rows * columns : columns, width = dense ? repeats * columns : columns;
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
-    Lines<In> lines = lines_at(in, first, dense ? 1 : rows, length, dense ? ahead_straight(to.streams()) : ahead());
+    Lines<In> lines =
+        lines_at(in, first, dense ? 1 : rows, length, dense ? ahead_in_dense_rows(to.streams()) : ahead());
     if (dense) lines.stride.fill(length);  // behind its end memory goes on
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
@@ -71,15 +72,15 @@ class PartMap {
     return past_caches ? at_once : 0;
   }
 
-  /// The same for rows without gaps, of which only those of 16 bits leave it the time.
-  Index ahead_straight(bool past_caches) const {
+  /// The same for rows without gaps: those of 16 bits take a core so long that it reads ahead of them in time.
+  Index ahead_in_dense_rows(bool past_caches) const {
     constexpr bool narrow = sizeof(typename In::Widest) < sizeof(Compute);
     if (past_caches) return at_once;
     return narrow && !memory_access().prefetches_straight ? 0 : ahead();
   }
 
-  /// Beside stores past the caches it is best left to. The loop that has these always asks: for the next value, which
-  /// is read at once.
+  /// Beside stores past the caches reading ahead is best left to the core. The loop that has these always asks: for
+  /// the next value, which is read at once.
   static constexpr Index at_once = 1;
 
   Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }

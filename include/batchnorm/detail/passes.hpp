@@ -65,7 +65,9 @@ class Reduction {
 
   const Partition& partition() const { return partition_; }
   /// Where no map follows part by part.
-  void read_long_stretches() { partition_ = with_long_stretches(partition_); }
+  void read_long_stretches() {
+    partition_ = with_long_stretches(partition_, PartReduction<In, Formula>::channels_together);
+  }
 
   Index computes(Index workers) const {
     return further_.computes(workers) +

@@ -61,6 +61,8 @@ class PartReduction {
  public:
   using Compute = typename In::Compute;
   using Statistic = typename In::Statistic;
+  /// By runs: those that have room for their lanes.
+  static constexpr Index channels_together = max_columns / pack_lanes<Compute>;
   const Grid& grid;
   Part part;
   const In& in;
@@ -83,9 +85,8 @@ class PartReduction {
       reduce_rows(part.begin, folded, grid.fold, before);
       reduce_rows(folded, part.end, 1, before);
     } else {
-      constexpr Index channels = max_columns / Kernel::lanes;
-      for (Index c = part.channel_begin; c < part.channel_end; c += channels) {
-        reduce_runs(c, std::min(c + channels, part.channel_end));
+      for (Index c = part.channel_begin; c < part.channel_end; c += channels_together) {
+        reduce_runs(c, std::min(c + channels_together, part.channel_end));
       }
     }
   }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "batchnorm/detail/parallel.hpp"
 #include "batchnorm/detail/passes.hpp"
 
@@ -45,7 +47,7 @@ void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const Fi
   const bool in_parts = follows_in_parts<MapIn, Out>(partition);
   if (!in_parts) reduction.read_long_stretches();
   const Index parts = partition.parts();
-  const Index threads = workers(device, parts, partition.grid.bytes());
+  const Index threads = workers(device, std::max(parts, map.partition().parts()), partition.grid.bytes());
   const Index reduce_computes = reduction.computes(threads);
   workspace.reserve(reduce_computes + map.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());
@@ -59,7 +61,8 @@ void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const Fi
       map.part(k, worker);
     });
   } else {
-    run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) { reduction.part(k, worker); });
+    run_tasks(device, std::min(threads, parts), parts, Order::forwards,
+              [&](Index k, Index worker) { reduction.part(k, worker); });
     reduction.merge();
     map.fill(fill, 0, partition.grid.shape.channels);
     const Order order = memory_access().returns_backwards ? Order::backwards : Order::forwards;

@@ -6,8 +6,8 @@
 
 namespace batchnorm::detail {
 
-/// Sums of each channel about its center over all its runs, in as many lanes as the widest target has. All channels of
-/// a line come before the next line, for they follow one another in memory.
+/// Sums of each channel about its center over all its runs, in as many lanes as the widest target has. The first runs
+/// of all channels come before the second ones: they follow one another in memory.
 template <class In, class Formula>
 struct SumRuns {
   using Compute = typename In::Compute;
@@ -98,10 +98,10 @@ struct SumRuns {
       const Index tile = std::min<Index>(steps, tile_rows);
       if (channels.runs.ahead != 0) {
 #pragma GCC unroll 8
-        for (std::size_t k = 0; k < Formula::inputs; ++k) ahead.to[k] = channels.ahead_by_lines(k, c, i);
+        for (std::size_t k = 0; k < Formula::inputs; ++k) ahead.to[k] = channels.ahead_across(k, c, i);
       }
       sum_tile<L, Formula, false, strip>(at, stride, tile, ahead, coefficients, sum, product_sum);
-      at = at.further(tile * step);
+      at = at.behind(tile * step);
       i += tile * step;
       steps -= tile;
       if (steps == 0) add_end<L>(at, length - i, coefficients[0], sum[0], product_sum[0]);
@@ -120,8 +120,8 @@ struct SumRuns {
     const ForEach<In> no_stride{};
     for (; values > 0; values -= L::count) {
       const Index keep = std::min<Index>(values, L::count);
-      at = at.further(keep);
-      sum_ends<L, Formula, false>(at.further(-L::count), no_stride, 1, keep, coefficients, sum, product_sum);
+      at = at.behind(keep);
+      sum_ends<L, Formula, false>(at.behind(-L::count), no_stride, 1, keep, coefficients, sum, product_sum);
     }
   }
 };

@@ -42,7 +42,7 @@ struct Ahead {
 };
 
 /// Sums `Strip` vectors of values side by side at `at`, and those of `rows` - 1 more rows, `stride` apart. May ask for
-/// as many vectors of each input in advance.
+/// as much of each input in advance.
 template <class L, class Formula, bool ByColumns, bool Prefetches, int Strip, class In>
 BATCHNORM_INLINE void sum_vectors(const Pointers<In>& at, const ForEach<In>& stride, Index rows, const Ahead<In>& ahead,
                                   const StripCoefficients<L, Formula, ByColumns, Strip>& c, typename L::V (&sum)[Strip],
