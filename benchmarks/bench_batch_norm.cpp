@@ -84,7 +84,7 @@ void add_rows(const NamedShape& shape, int threads, Pass pass) {
   });
   for (const Layout layout : shape.layouts()) {
     for (const Library& library : libraries()) {
-      if (library.role == Role::ceiling) continue;
+      if (is_ceiling(library.role)) continue;
       add_row(name + compare::name(layout) + '/' + library.name, [=, &library](benchmark::State& state) {
         time_pass(state, library, {shape.dims, layout, threads}, pass);
       });

@@ -13,8 +13,8 @@
 // What a feature saves: its time, and in the same run, in turns, that of what it stands for. A fusion stands for its
 // parts one after another (the layer without it, and Eigen expressions in place), 16 bits for float, and a backward
 // that gives less for the least time that reading and writing take; what stands for nothing is beside the plain pass.
-// The counter is the other time over the feature's; of_layer is that of the layer without what a fusion adds, which no
-// fusion can be faster than.
+// The counter is the other time over the feature's; with_sums is that of the ceiling whose loops compute the sums;
+// of_layer is that of the layer without what a fusion adds, which no fusion can be faster than.
 
 namespace {
 
@@ -215,9 +215,11 @@ void add_parts_of_backward(const Sizes& sizes) {
     Case<float> c(sizes);
     std::vector<float> sum(static_cast<std::size_t>(ceilings::line_bytes));
     const auto arrays = arrays_of(c, sum.data());
-    report(
-        state, [&] { c.layer.backward_parameters(c.x, c.dy); }, "of_ceiling",
-        [&] { ceilings::read_two(ceilings::Access::prefetched, arrays); });
+    const auto sums = [&](ceilings::Arithmetic arithmetic) {
+      return [&arrays, arithmetic] { ceilings::gradients(ceilings::Access::prefetched, arithmetic, arrays); };
+    };
+    report(state, [&] { c.layer.backward_parameters(c.x, c.dy); },
+           {{"of_ceiling", sums(ceilings::Arithmetic::least)}, {"with_sums", sums(ceilings::Arithmetic::of_sums)}});
   });
   add_row("backward, dx alone, frozen statistics/" + sizes.name, [=](benchmark::State& state) {
     Case<float> c(sizes);

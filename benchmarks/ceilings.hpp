@@ -8,7 +8,8 @@
 #include <vector>
 
 // The least that each pass of batch normalization can cost: the bare traffic of its reads and writes, with the widest
-// vectors this machine has and hardly any arithmetic. x, dy and out start at cache lines.
+// vectors this machine has and hardly any arithmetic, or that of its sums. Nothing here knows of channels: sums and
+// coefficients are those of one. x, dy and out start at cache lines.
 
 namespace ceilings {
 
@@ -19,6 +20,10 @@ inline constexpr Index line_bytes = 64;
 /// Streaming stores do not read a line before writing it, and leave it out of the caches. Prefetched: each line, of the
 /// output as well, is asked for before it is needed.
 enum class Access { plain, streaming, prefetched };
+
+/// What is done with the values that are read to be summed: hardly anything, or what mean and variance, or the
+/// gradients of gamma and beta, take of each value.
+enum class Arithmetic { least, of_sums };
 
 template <class T>
 struct Arrays {
@@ -81,11 +86,11 @@ template <Access access, class... T>
 /// Vectors per turn of a loop: enough to keep both load ports busy.
 inline constexpr Index unroll = 8;
 
-/// Sums of vectors, in registers.
-template <class T, class L>
+/// Sums of vectors, in registers: so many that none waits for the addition before.
+template <class T, class L, Index count = unroll>
 class Sums {
  public:
-  [[gnu::always_inline]] void add(Index k, const typename L::V& v) { sums_[k] += v; }
+  [[gnu::always_inline]] void add(Index k, const typename L::V& v) { sums_[k % count] += v; }
 
   [[gnu::always_inline]] void finish(T* to) const {
     for (const typename L::V& sum : sums_) {
@@ -98,8 +103,23 @@ class Sums {
   }
 
  private:
-  typename L::V sums_[unroll] = {};
+  typename L::V sums_[count] = {};
 };
+
+/// Of two kinds, side by side: as many as sixteen registers hold.
+template <class T, class L>
+struct TwoSums {
+  Sums<T, L, unroll / 2> first, second;
+
+  [[gnu::always_inline]] void finish(T* to) const {
+    first.finish(to);
+    second.finish(to);
+  }
+};
+
+/// What values are summed about.
+template <class T>
+inline constexpr T center = T(0.5);
 
 /// sum of x: reads x once.
 template <Access access>
@@ -129,6 +149,42 @@ struct ReadTwo {
       L::load(x, a.x + i);
       L::load(dy, a.dy + i);
       sums.add(k, x * dy);
+    }
+    [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
+  };
+};
+
+/// sums of x - center and of its square: reads x once.
+template <Access access>
+struct Moments {
+  template <class T, class L>
+  struct On {
+    TwoSums<T, L> sums;
+    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
+      look_ahead<access>(a.x + i);
+      typename L::V x;
+      L::load(x, a.x + i);
+      x -= center<T>;
+      sums.first.add(k, x);
+      sums.second.add(k, x * x);
+    }
+    [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
+  };
+};
+
+/// sums of dy and of dy * (x - center): reads x and dy once.
+template <Access access>
+struct Gradients {
+  template <class T, class L>
+  struct On {
+    TwoSums<T, L> sums;
+    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
+      look_ahead<access>(a.x + i, a.dy + i);
+      typename L::V x, dy;
+      L::load(x, a.x + i);
+      L::load(dy, a.dy + i);
+      sums.first.add(k, dy);
+      sums.second.add(k, dy * (x - center<T>));
     }
     [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
   };
@@ -225,10 +281,6 @@ void run(const Arrays<T>& arrays) {
   run_baseline<Kernel>(arrays);
 }
 
-}  // namespace detail
-
-namespace detail {
-
 template <template <Access> class Kernel, class T>
 void run(Access access, const Arrays<T>& arrays) {
   switch (access) {
@@ -243,16 +295,18 @@ void run(Access access, const Arrays<T>& arrays) {
 
 }  // namespace detail
 
+/// The sums of training forward: one read.
 template <class T>
-void read_two(Access access, const Arrays<T>& arrays) {
-  detail::run<detail::ReadTwo>(access, arrays);
+void moments(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
+  arithmetic == Arithmetic::least ? detail::run<detail::Read>(access, arrays)
+                                  : detail::run<detail::Moments>(access, arrays);
 }
 
-/// Training forward: its statistics take one read, its normalization a copy.
+/// The sums of backward: x and dy are read.
 template <class T>
-void training(Access access, const Arrays<T>& arrays) {
-  detail::run<detail::Read>(access, arrays);
-  detail::run<detail::Copy>(access, arrays);
+void gradients(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
+  arithmetic == Arithmetic::least ? detail::run<detail::ReadTwo>(access, arrays)
+                                  : detail::run<detail::Gradients>(access, arrays);
 }
 
 template <class T>
@@ -260,10 +314,17 @@ void inference(Access access, const Arrays<T>& arrays) {
   detail::run<detail::Copy>(access, arrays);
 }
 
+/// Training forward: its statistics take one read, its normalization a copy.
+template <class T>
+void training(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
+  moments(access, arithmetic, arrays);
+  inference(access, arrays);
+}
+
 /// Backward: its sums read x and dy, its gradient reads both again and writes.
 template <class T>
-void backward(Access access, const Arrays<T>& arrays) {
-  read_two(access, arrays);
+void backward(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
+  gradients(access, arithmetic, arrays);
   detail::run<detail::Combine>(access, arrays);
 }
 

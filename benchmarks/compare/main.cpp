@@ -115,8 +115,8 @@ Cell measure_pass(const NamedShape& shape, const Problem& problem, Pass pass, co
 template <class T>
 void measure_problem(const NamedShape& shape, const Problem& problem, const Tensors<T>& tensors,
                      const Settings& settings, std::vector<Cell>& cells) {
-  const std::initializer_list<Role> roles = {Role::subject, Role::ceiling, Role::competitor, Role::variant,
-                                             Role::reference};
+  const std::initializer_list<Role> roles = {Role::subject,    Role::ceiling, Role::ceiling_with_sums,
+                                             Role::competitor, Role::variant, Role::reference};
   const auto entrants = enter(problem, tensors, roles, settings.left_out);
   for (const Pass pass : settings.passes) {
     if (problem.values_per_channel() == 1 && pass != Pass::inference) continue;  // no variance

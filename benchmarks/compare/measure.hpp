@@ -62,7 +62,7 @@ double check_agreement(const std::vector<Entrant<T>>& entrants, Pass pass, const
   std::vector<T> expected;
   double largest = 0;
   for (const Entrant<T>& entrant : entrants) {
-    if (entrant.library->role == Role::ceiling) continue;
+    if (is_ceiling(entrant.library->role)) continue;
     const T* const result = result_of(entrant, pass, problem, tensors);
     if (expected.empty()) {
       expected.assign(result, result + problem.size());
@@ -78,19 +78,25 @@ double check_agreement(const std::vector<Entrant<T>>& entrants, Pass pass, const
   return largest;
 }
 
+/// Inference sums nothing.
+inline bool takes_part(const Library& library, Pass pass) {
+  return pass != Pass::inference || library.role != Role::ceiling_with_sums;
+}
+
 /// Times one pass of all entrants beside each other.
 template <class T>
 std::map<std::string, double> time_all(const std::vector<Entrant<T>>& entrants, Pass pass, double seconds) {
   std::vector<Contestant> contestants;
+  std::vector<std::string> names;
   for (const Entrant<T>& entrant : entrants) {
+    if (!takes_part(*entrant.library, pass)) continue;
     Peer<T>* const peer = entrant.peer.get();
     contestants.emplace_back([peer, pass] { peer->run(pass); }, [peer] { peer->rest(); });
+    names.push_back(entrant.library->name);
   }
   interleave(contestants, seconds);
   std::map<std::string, double> medians;
-  for (std::size_t k = 0; k < entrants.size(); ++k) {
-    medians[entrants[k].library->name] = contestants[k].median_seconds();
-  }
+  for (std::size_t k = 0; k < names.size(); ++k) medians[names[k]] = contestants[k].median_seconds();
   return medians;
 }
 

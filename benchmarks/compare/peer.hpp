@@ -36,10 +36,13 @@ class Peer {
 enum class Role {
   subject,
   ceiling,
+  ceiling_with_sums,  // with the arithmetic of the sums, too
   competitor,
   variant,   // of the competitor before it: timed, but not compared otherwise
   reference  // plain code for one line of the report, in no table
 };
+
+inline bool is_ceiling(Role role) { return role == Role::ceiling || role == Role::ceiling_with_sums; }
 
 /// Makes a peer; none where the library cannot do the problem, or not in reasonable time.
 template <class T>

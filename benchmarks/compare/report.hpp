@@ -83,9 +83,9 @@ inline const Cell* on_one_thread(const Cell& cell, const std::vector<Cell>& cell
 /// Our own figures of one row.
 inline std::vector<std::string> own_figures(const Cell& cell) {
   const auto seconds = cell.seconds_of(subject());
-  if (!seconds) return {"-", "-", "-", "-"};
+  if (!seconds) return {"-", "-", "-", "-", "-"};
   return {text_of(*seconds * 1e6, "%.1f"), text_of(1e-9 * static_cast<double>(cell.bytes()) / *seconds, "%.1f"),
-          text_of(fraction_of_ceiling(cell)), text_of(cell.workspace_bytes, "%.0f")};
+          text_of(fraction_of_ceiling(cell)), text_of(fraction_with_sums(cell)), text_of(cell.workspace_bytes, "%.0f")};
 }
 
 /// What more threads gain, and what they gain for the ceiling.
@@ -100,7 +100,7 @@ inline std::vector<std::string> gains(const Cell& cell, const std::vector<Cell>&
 inline void print_section(const Section& section, const std::vector<Cell>& rows, const std::vector<Cell>& cells) {
   std::printf("%s: times of the others over ours\n", title(section).c_str());
   const bool has_threads = std::get<int>(section) > 1;
-  std::vector<std::string> header = {"shape", "network", "us", "GB/s", "of ceiling", "workspace bytes"};
+  std::vector<std::string> header = {"shape", "network", "us", "GB/s", "of ceiling", "with sums", "workspace bytes"};
   if (has_threads) header.insert(header.end(), {"speed-up", "ceiling's"});
   const std::vector<std::string> others = competitors(cells);
   header.insert(header.end(), others.begin(), others.end());
@@ -128,7 +128,7 @@ inline void print_means(std::vector<Cell> cells) {
   if (cells.empty()) return;
   std::printf("geometric means over the shapes of networks, of what the ceiling allows (least)\n");
   const std::vector<std::string> others = competitors(cells);
-  std::vector<std::string> header = {"", "of ceiling"};
+  std::vector<std::string> header = {"", "of ceiling", "with sums"};
   header.insert(header.end(), others.begin(), others.end());
   Table table(header);
   const auto summary = [](const std::vector<Cell>& rows, const auto& value) {
@@ -143,6 +143,7 @@ inline void print_means(std::vector<Cell> cells) {
   for (const auto& [section, rows] : by_section(cells)) {
     std::vector<std::string> row = {title(section)};
     row.push_back(text(summary(rows, [](const Cell& cell) { return fraction_of_ceiling(cell); }), ""));
+    row.push_back(text(summary(rows, fraction_with_sums), ""));
     for (const std::string& library : others) {
       const Summary fractions = summary(rows, [&](const Cell& cell) { return fraction_of_ceiling(cell, library); });
       const std::string allowed = fractions.mean() ? " of " + text_of(1 / *fractions.mean()) : "";

@@ -30,10 +30,10 @@ struct Cell {
     return found == seconds.end() ? std::nullopt : std::optional(found->second);
   }
 
-  double ceiling() const {
+  double ceiling(Role role = Role::ceiling) const {
     double least = std::numeric_limits<double>::infinity();
     for (const Library& library : libraries()) {
-      if (library.role == Role::ceiling) least = std::min(least, seconds_of(library.name).value_or(least));
+      if (library.role == role) least = std::min(least, seconds_of(library.name).value_or(least));
     }
     return least;
   }
@@ -62,10 +62,15 @@ inline std::optional<double> ratio(const Cell& cell, const std::string& library)
   return *theirs / *ours;
 }
 
-inline std::optional<double> fraction_of_ceiling(const Cell& cell, const std::string& library = subject()) {
+inline std::optional<double> fraction_of_ceiling(const Cell& cell, const std::string& library = subject(),
+                                                 Role role = Role::ceiling) {
   const auto seconds = cell.seconds_of(library);
-  if (!seconds || std::isinf(cell.ceiling())) return std::nullopt;
-  return cell.ceiling() / *seconds;
+  if (!seconds || std::isinf(cell.ceiling(role))) return std::nullopt;
+  return cell.ceiling(role) / *seconds;
+}
+
+inline std::optional<double> fraction_with_sums(const Cell& cell) {
+  return fraction_of_ceiling(cell, subject(), Role::ceiling_with_sums);
 }
 
 /// Geometric mean and least of the values that there are.
