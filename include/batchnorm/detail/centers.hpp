@@ -117,16 +117,17 @@ struct FindCenters {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
-    constexpr Index most_samples = 8;
-    const Index samples = std::min<Index>(rows.lines, most_samples);
+    const Index samples = std::min<Index>(rows.lines, center_samples);
     const Compute inv_samples = Compute(1) / Compute(static_cast<double>(samples));
+    Index offset[center_samples];
+    for (Index k = 1; k < samples; ++k) offset[k] = sample_place(k, samples, rows.lines) * rows.stride[0];
     for (Index j = 0; j < rows.length; j += L::count) {
       const Index column = std::min<Index>(j, rows.length - L::count);
       typename L::V first, v, sum;
       rows.in.template load<L, 0>(first, column);
       L::clear(sum);
       for (Index k = 1; k < samples; ++k) {
-        rows.in.template load<L, 0>(v, sample_place(k, samples, rows.lines) * rows.stride[0] + column);
+        rows.in.template load<L, 0>(v, offset[k] + column);
         sum += v - first;
       }
       first += sum * inv_samples;

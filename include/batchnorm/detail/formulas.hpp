@@ -44,9 +44,9 @@ struct MomentFormula {
   // Centered before squaring: E[x^2] - mean^2 loses every digit when |mean| >> std.
   template <class V>
   BATCHNORM_INLINE static void accumulate(const V (&in)[1], const V (&c)[coefficients], V& sum, V& square_sum) {
-    const V deviation = in[0] - c[center];
-    sum += deviation;
-    square_sum += deviation * deviation;
+    const V opposite = c[center] - in[0];  // only what is subtracted may come from memory
+    sum -= opposite;
+    square_sum += opposite * opposite;
   }
 
   /// Makes the first lanes count for nothing.
@@ -141,14 +141,14 @@ struct GradientFormula {
 
   template <class V>
   BATCHNORM_INLINE static void accumulate(const V (&in)[2], const V (&c)[coefficients], V& sum, V& product_sum) {
-    const V deviation = in[0] - c[center];
+    const V opposite = c[center] - in[0];
     V g = in[1];
     if constexpr (!is_identity<Act>) {
-      const V v = deviation * c[Normalize::scale] + c[Normalize::shift];
+      const V v = c[Normalize::shift] - opposite * c[Normalize::scale];
       Act::differentiate(v, g, c + Normalize::constants);
     }
     sum += g;
-    product_sum += g * deviation;
+    product_sum -= g * opposite;
   }
 
   template <class L, class V>

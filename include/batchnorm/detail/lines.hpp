@@ -123,6 +123,8 @@ struct Lines {
                                   BATCHNORM_INLINE_LAMBDA { result.template advance<k>(line * stride[k] + offset); });
     return result;
   }
+  /// Of the first input.
+  BATCHNORM_INLINE bool has_gaps() const { return stride[0] != length; }
   /// Of the k-th input.
   template <std::size_t k>
   auto value(Index line, Index i) const {

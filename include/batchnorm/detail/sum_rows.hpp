@@ -28,9 +28,10 @@ struct SumRows {
     using L = Lanes<Compute, Compute, Bytes>;
     clear_end<L>();
     const Index tile = many_values ? tiles_together * tile_rows : tile_rows;
-    const bool by_strips = narrow(rows.length) || rows.length <= (rows.ahead == 0 ? few_columns : strip<L> * L::count);
-    const bool row_by_row = rows_with_gaps < band_rows && rows.ahead != 0 && has_gaps();
-    const Index step = by_strips ? tile : row_by_row ? rows_with_gaps : band_rows;
+    const bool by_strips =
+        narrow(rows.length) || rows.length <= (rows.ahead == 0 ? few_columns<L> : strip<L> * L::count);
+    const bool row_by_row = rows_with_gaps<L> < band_rows<L> && rows.ahead != 0 && rows.has_gaps();
+    const Index step = by_strips ? tile : row_by_row ? rows_with_gaps<L> : band_rows<L>;
     const Reach reach = rows.ahead == 0 ? Reach{} : reach_of<L>(by_strips);
     for (Index row = 0; row < rows.lines; row += tile) {
       const Index end = std::min(row + tile, rows.lines);
@@ -41,10 +42,11 @@ struct SumRows {
           if (by_strips) {
             columns = add_strips<L>(sweep, reach);
           } else if (row_by_row) {
-            if constexpr (rows_with_gaps < band_rows) columns = add_band<L, rows_with_gaps, true>(sweep, reach);
-          } else if (sweep.end - k == band_rows) {
-            columns =
-                asks(sweep) ? add_band<L, band_rows, true>(sweep, reach) : add_band<L, band_rows, false>(sweep, reach);
+            if constexpr (rows_with_gaps<L> < band_rows<L>)
+              columns = add_band<L, rows_with_gaps<L>, true>(sweep, reach);
+          } else if (sweep.end - k == band_rows<L>) {
+            columns = asks(sweep) ? add_band<L, band_rows<L>, true>(sweep, reach)
+                                  : add_band<L, band_rows<L>, false>(sweep, reach);
           }
         }
         add_vectors<L>(sweep, columns);
@@ -57,13 +59,18 @@ struct SumRows {
   /// many.
   template <class L>
   static constexpr int strip = Formula::coefficients <= (L::bytes == pack_bytes ? 4 : 1) ? max_strip : max_strip / 2;
-  /// Rows of a band; and where memory is asked for in rows with gaps between them.
-  static constexpr int band_rows = std::max(4 / static_cast<int>(tensors_summed<In, Formula>), 1);
-  static constexpr int rows_with_gaps = tensors_summed<In, Formula> == 1 ? band_rows : 1;
+  template <class L>
+  static constexpr bool is_avx2 = L::bytes == 32;
+  /// Rows of a band, in whose order values are added; and where memory is asked for in rows with gaps between them.
+  template <class L>
+  static constexpr int band_rows = std::max((is_avx2<L> ? 8 : 4) / static_cast<int>(tensors_summed<In, Formula>), 1);
+  template <class L>
+  static constexpr int rows_with_gaps = tensors_summed<In, Formula> == 1 ? band_rows<L> : 1;
   /// The columns take in the sums of `tile_rows` rows at a time, or of so many times as many where each channel has
   /// many values: in a few one would see what this rounds away.
   static constexpr Index tiles_together = 4;
-  static constexpr Index few_columns = 256;
+  template <class L>
+  static constexpr Index few_columns = is_avx2<L> ? 64 : 256;
 
   /// Rows that are read at a time, and where they stand in their tile.
   struct Sweep {
@@ -89,21 +96,20 @@ struct SumRows {
       reach.by_column[k] = 1;
       reach.by_row[k] = stride;
       if (stride != rows.length) {
-        reach.far[k] = round_up(ceil_div(near, rows.length), rows_with_gaps) * stride;
+        reach.far[k] = round_up(ceil_div(near, rows.length), rows_with_gaps<L>) * stride;
       } else if (by_strips) {
         reach.far[k] = rows.ahead;
       } else {
-        reach.far[k] = std::max(rows.ahead, band_rows * stride);
-        reach.by_column[k] = band_rows;
+        reach.far[k] = std::max(rows.ahead, band_rows<L> * stride);
+        reach.by_column[k] = band_rows<L>;
         reach.by_row[k] = strip<L> * L::count;
       }
     }
     return reach;
   }
-  BATCHNORM_INLINE bool has_gaps() const { return rows.stride[0] != rows.length; }
   /// Behind the last rows there are none to ask for, where they have gaps.
   BATCHNORM_INLINE bool asks(const Sweep& sweep) const {
-    return rows.ahead != 0 && (sweep.end < rows.lines || !has_gaps());
+    return rows.ahead != 0 && (sweep.end < rows.lines || !rows.has_gaps());
   }
 
   // ---- Few columns.
