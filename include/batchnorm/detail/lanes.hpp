@@ -102,6 +102,17 @@ struct Lanes {
     return begun == 0 ? 0 : count - static_cast<Index>(begun / sizeof(T));
   }
 
+  /// Where a vector is aligned: the values between it and the beginning of its cache line, and those to the next one's,
+  /// 0 at a beginning.
+  BATCHNORM_INLINE static Index behind_line(const T* at) {
+    constexpr bool fills_line = static_cast<std::size_t>(count) * sizeof(T) == pack_bytes;
+    return fills_line ? 0 : static_cast<Index>(reinterpret_cast<std::uintptr_t>(at) % pack_bytes / sizeof(T));
+  }
+  BATCHNORM_INLINE static Index before_line(const T* at) {
+    const Index behind = behind_line(at);
+    return behind == 0 ? 0 : pack_bytes / static_cast<Index>(sizeof(T)) - behind;
+  }
+
   /// As store, but past the caches: what is there need not be read before. end_streaming() comes behind the last one.
   BATCHNORM_INLINE static void stream(T* to, const V& v) {
     if constexpr (!BATCHNORM_X86 || Bytes == 0 || count * sizeof(T) < 16) {

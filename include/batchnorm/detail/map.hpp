@@ -61,14 +61,14 @@ class PartMap {
     const Pointers<In> first(in, part.begin, part.channel_begin, 0);
     const OutputLines<Out> to(out, part.begin, part.channel_begin, 0, length, streams);
     Lines<In> lines =
-        lines_at(in, first, dense ? 1 : rows, length, dense ? ahead_in_dense_rows(to.streams()) : ahead());
+        lines_at(in, first, dense ? 1 : rows, length, dense ? ahead_in_dense_rows(to.streams()) : ahead(to.streams()));
     if (dense) lines.stride.fill(length);  // behind its end memory goes on
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
 
   /// What is walked straight on, a core may read ahead of by itself: channel by channel it is not.
   Index ahead_in_runs(bool past_caches) const {
-    if (read_before || (!past_caches && memory_access().prefetches_straight)) return ahead();
+    if (read_before || (!past_caches && memory_access().prefetches_straight)) return ahead(past_caches);
     return past_caches ? at_once : 0;
   }
 
@@ -76,14 +76,17 @@ class PartMap {
   Index ahead_in_dense_rows(bool past_caches) const {
     constexpr bool narrow = sizeof(typename In::Widest) < sizeof(Compute);
     if (past_caches) return at_once;
-    return narrow && !memory_access().prefetches_straight ? 0 : ahead();
+    return narrow && !memory_access().prefetches_straight ? 0 : ahead(false);
   }
 
   /// Beside stores past the caches reading ahead is best left to the core. The loop that has these always asks: for
   /// the next value, which is read at once.
   static constexpr Index at_once = 1;
 
-  Index ahead() const { return values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>); }
+  Index ahead(bool past_caches) const {
+    return std::max(values_ahead<typename In::Widest>(grid.shape, In::tensors, tensors_of<Out>),
+                    past_caches ? at_once : 0);
+  }
 
   /// Coefficients column by column.
   Coefficients column_coefficients() const {

@@ -96,6 +96,32 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Inde
   }
 }
 
+/// The same of less than a cache line.
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_few(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
+  for (Index i = begin; i < end; i += L::count) {
+    typename To::template Result<typename L::V> result;
+    coefficients.start(i);
+    map_at<L, Formula>(line.in, i, coefficients, result);
+    to.template store<L>(i, result);
+  }
+}
+
+/// The same, asking for memory in advance. Only whole cache lines go past the caches.
+template <class L, class Formula, class In, class To, class Coefficients>
+BATCHNORM_INLINE void map_vectors_ahead(const Lines<In>& line, To& to, Index begin, Index end,
+                                        Coefficients& coefficients) {
+  Index first = begin, last = end;
+  if (to.streams()) {
+    first = std::min(begin + to.template before_line<L>(begin), end);
+    last = std::max(end - to.template behind_line<L>(end), first);
+    to.template begin_at<L>(first);
+    map_few<L, Formula>(line, to, begin, first, coefficients);
+  }
+  map_ahead<L, Formula>(line, to, first, last, coefficients);
+  map_few<L, Formula>(line, to, last, end, coefficients);
+}
+
 /// A whole line, at least one vector long. If its vectors stream, or if it is long and their coefficients are aligned
 /// then, its first values are written apart, so that the vectors behind them are aligned in the output, and in the
 /// inputs that lie like it.
@@ -110,13 +136,12 @@ BATCHNORM_INLINE void map_line(const Lines<In>& line, To to, Coefficients& coeff
       map_two<L, Formula>(line.in, to, 0, before, coefficients);
       begin = before + L::count;
     }
-    to.template begin_at<L>(begin);
   }
   const Index rest = (length - begin) % L::count, whole = rest == 0 ? length : length - rest - L::count;
   if (line.ahead == 0) {
     map_plainly<L, Formula>(line, to, begin, whole, coefficients);
   } else {
-    map_ahead<L, Formula>(line, to, begin, whole, coefficients);
+    map_vectors_ahead<L, Formula>(line, to, begin, whole, coefficients);
   }
   if (rest != 0) map_two<L, Formula>(line.in, to, whole, length - L::count, coefficients);
   to.end();

@@ -80,10 +80,19 @@ class OutputLines<View<T>> {
   BATCHNORM_INLINE Index before_aligned() const {
     return LanesOver<L, T>::before_aligned(to_);
   }
-  /// Whole vectors begin at value i: they stream if they are aligned.
+  /// As in Lanes, at value i.
+  template <class L>
+  BATCHNORM_INLINE Index before_line(Index i) const {
+    return LanesOver<L, T>::before_line(to_ + i);
+  }
+  template <class L>
+  BATCHNORM_INLINE Index behind_line(Index i) const {
+    return LanesOver<L, T>::behind_line(to_ + i);
+  }
+  /// Vectors stream from value i on, if it begins a cache line.
   template <class L>
   BATCHNORM_INLINE void begin_at(Index i) {
-    streams_ = streams_ && LanesOver<L, T>::before_aligned(to_ + i) == 0;
+    streams_ = streams_ && LanesOver<L, T>::before_aligned(to_ + i) == 0 && behind_line<L>(i) == 0;
   }
   BATCHNORM_INLINE void hold_pointers() { hold(to_); }
   /// From value i on, how far ahead to ask for memory.
@@ -205,6 +214,14 @@ class OutputLines<TwoOutputs<First, Second>> {
     return first_.template before_aligned<L>();
   }
   template <class L>
+  BATCHNORM_INLINE Index before_line(Index i) const {
+    return narrower().template before_line<L>(i);
+  }
+  template <class L>
+  BATCHNORM_INLINE Index behind_line(Index i) const {
+    return narrower().template behind_line<L>(i);
+  }
+  template <class L>
   BATCHNORM_INLINE void begin_at(Index i) {
     first_.template begin_at<L>(i);
     second_.template begin_at<L>(i);
@@ -237,6 +254,15 @@ class OutputLines<TwoOutputs<First, Second>> {
  private:
   OutputLines(const OutputLines<View<First>>& first, const OutputLines<View<Second>>& second)
       : first_(first), second_(second) {}
+
+  /// Where its cache lines begin, so do those of the other, if both tensors begin alike.
+  const auto& narrower() const {
+    if constexpr (!std::is_same_v<Second, Bit> && sizeof(Second) < sizeof(First)) {
+      return second_;
+    } else {
+      return first_;
+    }
+  }
 
   OutputLines<View<First>> first_;
   OutputLines<View<Second>> second_;
