@@ -73,8 +73,10 @@ TEST(Threads, SameBitsWhereTheWorkIsShared) {
 
 /// Beyond the caches, where machines differ in how memory is best reached.
 TEST(Threads, SameBitsAndTheOraclesHoweverMemoryIsReached) {
-  for (const detail::MemoryAccess& access : {detail::amd_access, detail::other_access}) {
-    SCOPED_TRACE(access.prefetches_straight ? "other" : "AMD");
+  const std::pair<const char*, detail::MemoryAccess> machines[] = {
+      {"Zen 5", detail::zen5_access}, {"Zen 3", detail::zen3_access}, {"other", detail::other_access}};
+  for (const auto& [machine, access] : machines) {
+    SCOPED_TRACE(machine);
     const AccessGuard guard(access);
     for (const Layout& layout : {Layout{{90001, 64}, Order::row_major, 1},
                                  {{8001, 256}, Order::row_major, 1},

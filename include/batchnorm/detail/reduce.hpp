@@ -114,7 +114,9 @@ class PartReduction {
   /// Positions [begin, end) of a channel: whole runs, or some pieces of one.
   Lines<In> runs_of(Index c, Index begin, Index end) const {
     const Pointers<In> place(in, grid.run_of(begin), c, grid.piece_begin(begin));
-    const bool straight = grid.shape.inner > block_length;
+    const MemoryAccess& access = memory_access();
+    const bool straight =
+        grid.shape.inner > (tensors_summed<In, Formula> == 1 ? access.straight_run : access.straight_runs);
     return lines_at(in, place, grid.lines_of(begin, end), grid.length_of(begin, end), ahead(straight));
   }
 
@@ -162,8 +164,11 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = fold * block.channels() * grid.shape.inner;
-    return lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold, width,
-                    ahead(SumRows<In, Formula>::narrow(width)), fold);
+    Lines<In> rows =
+        lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold, width,
+                 ahead(SumRows<In, Formula>::narrow(width)), fold);
+    if (rows.has_gaps() && !memory_access().prefetches_over_gaps) rows.ahead = 0;
+    return rows;
   }
 
   /// The same center for all columns of a channel.

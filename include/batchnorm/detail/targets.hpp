@@ -71,7 +71,10 @@ struct MemoryAccess {
   Index max_kept_bytes;       // and up to which: beyond it stores go past the caches
   Index near_prefetch_bytes;  // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;   // and where there is a single input
-  bool prefetches_straight;   // long runs, one after another: the core does not do so by itself
+  Index straight_run;         // longer runs, in values, of a single input of sums are walked straight on,
+  Index straight_runs;        // and of each of several
+  bool prefetches_straight;   // what is walked straight on: the core does not do so by itself
+  bool prefetches_over_gaps;  // later rows, for sums of rows with gaps between them
   bool returns_backwards;     // to what it has read: the end of that is still in the cache
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
@@ -83,26 +86,41 @@ struct MemoryAccess {
   }
 };
 
-/// As measured on Zen 5, and on a server of Intel's (benchmarks/README.md).
-inline constexpr MemoryAccess amd_access{.resident_run_bytes = Index(4) << 20,
-                                         .min_kept_bytes = Index(12) << 20,
-                                         .max_kept_bytes = Index(32) << 20,
-                                         .near_prefetch_bytes = Index(2) << 10,
-                                         .far_prefetch_bytes = Index(8) << 10,
-                                         .prefetches_straight = false,
-                                         .returns_backwards = false};
+/// AMD's cores with AVX-512, as measured on Zen 5 (benchmarks/README.md).
+inline constexpr MemoryAccess zen5_access{.resident_run_bytes = Index(4) << 20,
+                                          .min_kept_bytes = Index(12) << 20,
+                                          .max_kept_bytes = Index(32) << 20,
+                                          .near_prefetch_bytes = Index(2) << 10,
+                                          .far_prefetch_bytes = Index(8) << 10,
+                                          .straight_run = 32768,
+                                          .straight_runs = 32768,
+                                          .prefetches_straight = false,
+                                          .prefetches_over_gaps = true,
+                                          .returns_backwards = false};
+/// Those without, as measured on Zen 3: 32 MB of L3 as well, but a server's other cores have their share of it.
+inline constexpr MemoryAccess zen3_access = [] {
+  MemoryAccess access = zen5_access;
+  access.max_kept_bytes = Index(16) << 20;
+  access.straight_runs = 2048;
+  access.prefetches_over_gaps = false;
+  return access;
+}();
+/// As measured on a server of Intel's.
 inline constexpr MemoryAccess other_access{.resident_run_bytes = Index(2) << 20,
                                            .min_kept_bytes = std::numeric_limits<Index>::max(),
                                            .max_kept_bytes = std::numeric_limits<Index>::max(),
                                            .near_prefetch_bytes = Index(2) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
+                                           .straight_run = 32768,
+                                           .straight_runs = 32768,
                                            .prefetches_straight = true,
+                                           .prefetches_over_gaps = true,
                                            .returns_backwards = true};
 
 inline MemoryAccess best_access() {
 #if BATCHNORM_X86
   __builtin_cpu_init();
-  if (__builtin_cpu_is("amd")) return amd_access;
+  if (__builtin_cpu_is("amd")) return __builtin_cpu_supports("avx512f") ? zen5_access : zen3_access;
 #endif
   return other_access;
 }
