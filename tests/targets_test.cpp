@@ -6,6 +6,7 @@
 #include "step.hpp"
 
 #if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -19,7 +20,9 @@ std::vector<Target> expected_targets() {
 #if !defined(BATCHNORM_SCALAR_ONLY) && (defined(__GNUC__) || defined(__clang__))
   expected.push_back(Target::baseline);
 #if defined(__x86_64__)
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  unsigned eax, ebx, ecx = 0, edx;
+  __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (ecx & bit_F16C) != 0;
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (has_avx2) expected.push_back(Target::avx2);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -7,8 +8,7 @@
 #include "batchnorm/scalar.hpp"
 
 // Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic,
-// which every target has. Where GCC does not find an instruction of AVX-512 or AVX2, it is named; Clang lets no
-// template do so.
+// which every target has. Where the compilers do not find an instruction of AVX-512 or AVX2, it is named.
 
 #if BATCHNORM_X86 && !defined(__clang__)
 #define BATCHNORM_NAMES_INSTRUCTIONS 1
@@ -20,20 +20,40 @@ namespace batchnorm::detail {
 
 #if BATCHNORM_VECTORS
 
-/// As many T as a vector of `Bytes` bytes of Compute has: to Compute, exactly, and back, rounded to nearest even.
+/// What asm takes as one operand of a vector: Clang lets it have more than 16 bytes only where the whole file may use
+/// AVX.
+template <int Bytes>
+inline constexpr int operand_bytes = BATCHNORM_NAMES_INSTRUCTIONS ? Bytes : std::min(Bytes, 16);
+
+/// The bytes from a place on, for asm to read.
+template <int Bytes>
+BATCHNORM_INLINE const auto& bytes_from(const void* place) {
+  return *static_cast<const char(*)[Bytes]>(place);
+}
+
+template <class To, class From>
+BATCHNORM_INLINE void copy_bits(To& to, const From& from) {
+  static_assert(sizeof to == sizeof from);
+  std::memcpy(&to, &from, sizeof to);
+}
+
+/// As many T as a vector of `Bytes` bytes of Compute has: from memory to Compute, exactly, and back, rounded to nearest
+/// even.
 template <class T, class Compute, int Bytes>
 struct Conversion {
   using V = typename VectorType<Compute, Bytes>::type;
   using Raw = typename VectorType<T, Bytes / static_cast<int>(sizeof(Compute) / sizeof(T))>::type;
   static_assert(std::is_same_v<T, float> && std::is_same_v<Compute, double>);
 
-  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
+  BATCHNORM_INLINE static void load(V& v, const T* from) {
 #if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes >= 32) {
-      asm("vcvtps2pd %1, %0" : "=v"(v) : "vm"(raw));
+      asm("vcvtps2pd %1, %0" : "=v"(v) : "m"(bytes_from<Bytes / 2>(from)));
       return;
     }
 #endif
+    Raw raw;
+    std::memcpy(&raw, from, sizeof raw);
     v = __builtin_convertvector(raw, V);
   }
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) { raw = __builtin_convertvector(v, Raw); }
@@ -46,38 +66,35 @@ struct Bits16 {
   using Bits = typename VectorType<std::uint32_t, Bytes>::type;
   using Raw = typename VectorType<std::uint16_t, Bytes / 2>::type;
 
-  BATCHNORM_INLINE static void extend(Bits& bits, const Raw& raw) {
-#if BATCHNORM_NAMES_INSTRUCTIONS
-    if constexpr (Bytes == 64) {
-      asm("vpmovzxwd %1, %0" : "=v"(bits) : "vm"(raw));
-      return;
-    }
-#endif
+  BATCHNORM_INLINE static void load(Bits& bits, const void* from) {
+    Raw raw;
+    std::memcpy(&raw, from, sizeof raw);
     bits = __builtin_convertvector(raw, Bits);
   }
 
-  BATCHNORM_INLINE static void truncate(Raw& raw, const Bits& bits) {
-#if BATCHNORM_NAMES_INSTRUCTIONS
-    if constexpr (Bytes == 64) {
-      asm("vpmovdw %1, %0" : "=v"(raw) : "v"(bits));
-      return;
-    }
-#endif
-    raw = __builtin_convertvector(bits, Raw);
-  }
-
-  /// Raw as the upper halves, the lower ones 0.
-  BATCHNORM_INLINE static void extend_up(Bits& bits, const Raw& raw) {
+  /// As the upper halves, the lower ones 0.
+  BATCHNORM_INLINE static void load_up(Bits& bits, const void* from) {
 #if BATCHNORM_NAMES_INSTRUCTIONS
     if constexpr (Bytes == 64) {
       const typename VectorType<std::uint16_t, 64>::type twice = {
           0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15};
       const std::uint32_t upper = 0xaaaaaaaau;
+      Raw raw;
+      std::memcpy(&raw, from, sizeof raw);
       asm("vpermw %g1, %2, %0%{%3%}%{z%}" : "=v"(bits) : "v"(raw), "v"(twice), "Yk"(upper));
       return;
     }
+    if constexpr (Bytes == 32) {
+      constexpr char zero = -1;
+      const typename VectorType<char, 32>::type up = {zero, zero, 0,    1,    zero, zero, 2,    3,    zero, zero, 4,
+                                                      5,    zero, zero, 6,    7,    zero, zero, 8,    9,    zero, zero,
+                                                      10,   11,   zero, zero, 12,   13,   zero, zero, 14,   15};
+      asm("vbroadcasti128 %1, %0" : "=x"(bits) : "m"(bytes_from<16>(from)));
+      asm("vpshufb %1, %0, %0" : "+x"(bits) : "x"(up));
+      return;
+    }
 #endif
-    extend(bits, raw);
+    load(bits, from);
     bits <<= 16;
   }
 
@@ -89,25 +106,25 @@ struct Bits16 {
       asm("vpermw %1, %2, %g0" : "=v"(raw) : "v"(bits), "v"(odd));
       return;
     }
+    if constexpr (Bytes == 32) {
+      const Bits lower = bits >> 16;
+      asm("vextracti128 $1, %1, %0" : "=x"(raw) : "x"(lower));
+      asm("vpackusdw %0, %x1, %0" : "+x"(raw) : "x"(lower));
+      return;
+    }
 #endif
-    truncate(raw, bits >> 16);
+    raw = __builtin_convertvector(bits >> 16, Raw);
   }
 };
-
-template <class To, class From>
-BATCHNORM_INLINE void copy_bits(To& to, const From& from) {
-  static_assert(sizeof to == sizeof from);
-  std::memcpy(&to, &from, sizeof to);
-}
 
 /// The upper half of a float.
 template <int Bytes>
 struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
   using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
 
-  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
+  BATCHNORM_INLINE static void load(V& v, const Eigen::bfloat16* from) {
     Bits bits;
-    Bits16<Bytes>::extend_up(bits, raw);
+    Bits16<Bytes>::load_up(bits, from);
     copy_bits(v, bits);
   }
 
@@ -130,25 +147,53 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
     }
 #endif
     rounded += bits >> 16 & 1u;
-    const Bits quiet_nan = bits | 0x400000u;
-    Bits16<Bytes>::upper_halves(raw, v != v ? quiet_nan : rounded);
+    Bits nan;
+    copy_bits(nan, v != v);
+    Bits16<Bytes>::upper_halves(raw, rounded | nan);
   }
 };
+
+#if BATCHNORM_X86
+/// Halves to floats and back, by parts as wide as asm takes.
+template <int Bytes>
+struct HalfInstructions {
+  using V = typename VectorType<float, Bytes>::type;
+  using Raw = typename VectorType<std::uint16_t, Bytes / 2>::type;
+  static constexpr int part_bytes = operand_bytes<Bytes>;
+  using Floats = typename VectorType<float, part_bytes>::type;
+  using Halves = typename VectorType<std::uint16_t, std::max(part_bytes / 2, 16)>::type;
+
+  BATCHNORM_INLINE static void load(V& v, const Eigen::half* from) {
+    for (int at = 0; at < Bytes; at += part_bytes) {
+      Floats floats;
+      asm("vcvtph2ps %1, %0" : "=v"(floats) : "m"(bytes_from<part_bytes / 2>(from + at / 4)));
+      std::memcpy(reinterpret_cast<char*>(&v) + at, &floats, part_bytes);
+    }
+  }
+
+  BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
+    for (int at = 0; at < Bytes; at += part_bytes) {
+      Floats floats;
+      std::memcpy(&floats, reinterpret_cast<const char*>(&v) + at, part_bytes);
+      Halves halves;
+      asm("vcvtps2ph $0, %1, %0" : "=v"(halves) : "v"(floats));
+      std::memcpy(reinterpret_cast<char*>(&raw) + at / 2, &halves, part_bytes / 2);
+    }
+  }
+};
+#endif
 
 /// 5 bits of exponent, 10 of fraction.
 template <int Bytes>
 struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
   using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
 
-  BATCHNORM_INLINE static void widen(V& v, const Raw& raw) {
-#if BATCHNORM_NAMES_INSTRUCTIONS
-    if constexpr (Bytes == 64) {
-      asm("vcvtph2ps %1, %0" : "=v"(v) : "v"(raw));
-      return;
-    }
+  BATCHNORM_INLINE static void load(V& v, const Eigen::half* from) {
+#if BATCHNORM_X86
+    if constexpr (Bytes >= 32) return HalfInstructions<Bytes>::load(v, from);
 #endif
     Bits half;
-    Bits16<Bytes>::extend(half, raw);
+    Bits16<Bytes>::load(half, from);
     const Bits magnitude = half & 0x7fffu;
     // The exponents differ by 112, also for what is subnormal as half.
     V scaled;
@@ -162,11 +207,8 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
   }
 
   BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
-#if BATCHNORM_NAMES_INSTRUCTIONS
-    if constexpr (Bytes == 64) {
-      asm("vcvtps2ph $0, %1, %0" : "=v"(raw) : "v"(v));
-      return;
-    }
+#if BATCHNORM_X86
+    if constexpr (Bytes >= 32) return HalfInstructions<Bytes>::round(raw, v);
 #endif
     Bits bits;
     copy_bits(bits, v);
@@ -183,7 +225,8 @@ struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
     Bits result = magnitude < 0x38800000u ? subnormal : normal;
     result = magnitude >= 0x47800000u ? Bits{} + 0x7c00u : result;
     result = magnitude > 0x7f800000u ? nan : result;
-    Bits16<Bytes>::truncate(raw, result | (bits >> 16 & 0x8000u));
+    result |= bits >> 16 & 0x8000u;
+    raw = __builtin_convertvector(result, Raw);
   }
 };
 

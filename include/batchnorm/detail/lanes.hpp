@@ -78,9 +78,7 @@ struct Lanes {
       std::memcpy(&v, from, sizeof v);
     } else {
 #if BATCHNORM_VECTORS
-      typename Conversion<T, Compute, Bytes>::Raw raw;
-      std::memcpy(&raw, from, sizeof raw);
-      Conversion<T, Compute, Bytes>::widen(v, raw);
+      Conversion<T, Compute, Bytes>::load(v, from);
 #endif
     }
   }
@@ -137,15 +135,10 @@ struct Lanes {
       return;
     }
     if constexpr (std::is_same_v<Compute, double> && sizeof(V) == 32) {
-#if defined(__clang__)
-      // By halves: Clang lets asm have operands of 32 bytes only where the whole file may use AVX.
-      typename VectorType<Compute, 16>::type halves[2];
-      std::memcpy(halves, &v, sizeof v);
-      for (auto& half : halves) asm("vsqrtpd %1, %0" : "=x"(half) : "x"(half));
-      std::memcpy(&v, halves, sizeof v);
-#else
-      asm("vsqrtpd %1, %0" : "=x"(v) : "x"(v));
-#endif
+      typename VectorType<Compute, operand_bytes<32>>::type parts[32 / operand_bytes<32>];
+      std::memcpy(parts, &v, sizeof v);
+      for (auto& part : parts) asm("vsqrtpd %1, %0" : "=x"(part) : "x"(part));
+      std::memcpy(&v, parts, sizeof v);
       return;
     }
 #endif

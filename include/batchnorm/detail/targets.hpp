@@ -7,6 +7,10 @@
 #include "batchnorm/detail/lanes.hpp"
 #include "batchnorm/error.hpp"
 
+#if BATCHNORM_X86
+#include <cpuid.h>
+#endif
+
 namespace batchnorm {
 
 /// Instruction sets that the kernels choose from at run time, worst first.
@@ -35,13 +39,22 @@ template <class Kernel>
 
 #if BATCHNORM_X86
 template <class Kernel>
-[[gnu::noinline, gnu::target("avx2,fma")]] void run_avx2(const Kernel& kernel) {
+[[gnu::noinline, gnu::target("avx2,fma,f16c")]] void run_avx2(const Kernel& kernel) {
   kernel.template run<32>();
 }
 
 template <class Kernel>
-[[gnu::noinline, gnu::target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]] void run_avx512(const Kernel& kernel) {
+[[gnu::noinline, gnu::target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]] void run_avx512(
+    const Kernel& kernel) {
   kernel.template run<64>();
+}
+#endif
+
+#if BATCHNORM_X86
+/// Not every compiler's __builtin_cpu_supports knows of it.
+inline bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 #endif
 
@@ -49,7 +62,7 @@ template <class Kernel>
 inline Target best_target() {
 #if BATCHNORM_X86
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return Target::avx512;
