@@ -41,15 +41,12 @@ BATCHNORM_INLINE void map_two(const Pointers<In>& in, To& to, Index first, Index
   to.template store<L>(second, second_result);
 }
 
-/// at(i) for the vectors from `begin` to `end`, with the coefficients of each.
-template <class L, class Coefficients, class At>
-BATCHNORM_INLINE void for_vectors(Index begin, Index end, Coefficients& coefficients, const At& at) {
+/// at(i) for every `step`-th value from `begin` to `end`, with the coefficients of each.
+template <Index step, class Coefficients, class At>
+BATCHNORM_INLINE void for_steps(Index begin, Index end, Coefficients& coefficients, const At& at) {
   for (Index i = begin; i < end; coefficients.start_again()) {
-    const Index until = std::min(coefficients.end(i), end);
-    for (; i < until; i += L::count) {
-      at(i);
-      coefficients.next();
-    }
+    const Index until = std::min(coefficients.end(i, step), end);
+    for (; i < until; i += step) at(i);
   }
 }
 
@@ -62,18 +59,21 @@ BATCHNORM_INLINE void map_plainly(const Lines<In>& line, To& to, Index begin, In
   to.hold_pointers();
   coefficients.hold_pointers();
   coefficients.start(begin);
-  for_vectors<L>(begin, end, coefficients, [&](Index i) BATCHNORM_INLINE_LAMBDA {
+  for_steps<L::count>(begin, end, coefficients, [&](Index i) BATCHNORM_INLINE_LAMBDA {
     typename To::template Result<typename L::V> result;
     map_at<L, Formula>(in, i, coefficients, result);
     to.template store<L>(i, result);
+    coefficients.next();
   });
 }
 
-/// The same, asking for what lies ahead in the line, then for what does in the next one.
+/// The same of whole packs, asking for what lies ahead in the line, then for what does in the next one. Each output
+/// gets a pack at once: where two are written past the caches, cores join halves of a cache line only if they come
+/// together.
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Index end, const Coefficients& of_line) {
-  const Index into_next =
-      begin + round_up(std::clamp<Index>(line.length - line.ahead - begin, 0, end - begin), L::count);
+  constexpr Index pack = L::per_pack * L::count;
+  const Index into_next = begin + round_up(std::clamp<Index>(line.length - line.ahead - begin, 0, end - begin), pack);
   Coefficients coefficients = of_line;  // a copy stays in registers
   coefficients.start(begin);
   for (Index from = begin; from < end;) {
@@ -84,19 +84,22 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Inde
       ahead[k] = LookAhead(line.ahead, line.length, line.stride[k]).from(from);
     }
     to.look_ahead(line.ahead, line.length, from);
-    for_vectors<L>(from, until, coefficients, [&](Index i) BATCHNORM_INLINE_LAMBDA {
+    for_steps<pack>(from, until, coefficients, [&](Index i) BATCHNORM_INLINE_LAMBDA {
       for_each_index<Formula::inputs>([&](auto k) BATCHNORM_INLINE_LAMBDA {
         if constexpr (!Coefficients::by_columns || k != Formula::weights) line.in.template prefetch<L, k>(i, ahead[k]);
       });
-      typename To::template Result<typename L::V> result;
-      map_at<L, Formula>(line.in, i, coefficients, result);
-      to.template store_ahead<L>(i, result);
+      typename To::template Result<typename L::V> results[L::per_pack];
+      for_each_index<L::per_pack>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+        map_at<L, Formula>(line.in, i + Index(k) * L::count, coefficients, results[k]);
+        coefficients.next();
+      });
+      to.template store_ahead<L>(i, results);
     });
     from = until;
   }
 }
 
-/// The same of less than a cache line.
+/// The same of few vectors, asking for none.
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_few(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
   for (Index i = begin; i < end; i += L::count) {
@@ -111,7 +114,7 @@ BATCHNORM_INLINE void map_few(const Lines<In>& line, To& to, Index begin, Index 
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_vectors_ahead(const Lines<In>& line, To& to, Index begin, Index end,
                                         Coefficients& coefficients) {
-  Index first = begin, last = end;
+  Index first = begin, last = end - (end - begin) % (L::per_pack * L::count);
   if (to.streams()) {
     first = std::min(begin + to.template before_line<L>(begin), end);
     last = std::max(end - to.template behind_line<L>(end), first);
@@ -161,7 +164,7 @@ struct RunCoefficients {
   BATCHNORM_INLINE bool aligned_at(Index) const { return true; }
   BATCHNORM_INLINE void hold_pointers() {}
   BATCHNORM_INLINE void start(Index) {}
-  BATCHNORM_INLINE Index end(Index) const { return std::numeric_limits<Index>::max(); }
+  BATCHNORM_INLINE Index end(Index, Index) const { return std::numeric_limits<Index>::max(); }
   BATCHNORM_INLINE void next() {}
   BATCHNORM_INLINE void start_again() {}
   BATCHNORM_INLINE void get(typename L::V& c, int k) const { c = values[k]; }
@@ -183,8 +186,8 @@ struct ColumnCoefficients {
     for (std::size_t k = 0; k < Count; ++k) hold(values[k]);
   }
   BATCHNORM_INLINE void start(Index i) { column = remainder(i); }
-  /// Where they begin again: the first vector behind the arrays' end, of those that follow value i.
-  BATCHNORM_INLINE Index end(Index i) const { return i + round_up(width - column, L::count); }
+  /// Where they begin again: the first step from value i on that is behind the arrays' end.
+  BATCHNORM_INLINE Index end(Index i, Index step) const { return i + round_up(width - column, step); }
   BATCHNORM_INLINE void next() { column += L::count; }
   BATCHNORM_INLINE void start_again() {
     if (column >= width) column -= width;

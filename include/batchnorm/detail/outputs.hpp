@@ -109,13 +109,15 @@ class OutputLines<View<T>> {
   BATCHNORM_INLINE void store_first(Index i, const typename L::V& v, Index) {
     store<L>(i, v);
   }
+  /// The pack from value i on.
   template <class L>
-  BATCHNORM_INLINE void store_ahead(Index i, const typename L::V& v) {
+  BATCHNORM_INLINE void store_ahead(Index i, const typename L::V (&v)[L::per_pack]) {
     if (streams_) {
-      LanesOver<L, T>::stream(to_ + i, v);
+      for_each_index<L::per_pack>(
+          [&](auto k) BATCHNORM_INLINE_LAMBDA { LanesOver<L, T>::stream(to_ + i + Index(k) * L::count, v[k]); });
     } else {
       LanesOver<L, T>::prefetch(to_ + i, ahead_);
-      LanesOver<L, T>::store(to_ + i, v);
+      for_each_index<L::per_pack>([&](auto k) BATCHNORM_INLINE_LAMBDA { store<L>(i + Index(k) * L::count, v[k]); });
     }
   }
   BATCHNORM_INLINE void end() {}
@@ -172,8 +174,8 @@ class OutputLines<View<Bit>> {
     writer_.append(bits_of<L>(v), static_cast<int>(lanes));
   }
   template <class L>
-  BATCHNORM_INLINE void store_ahead(Index i, const typename L::V& v) {
-    store<L>(i, v);
+  BATCHNORM_INLINE void store_ahead(Index i, const typename L::V (&v)[L::per_pack]) {
+    for_each_index<L::per_pack>([&](auto k) BATCHNORM_INLINE_LAMBDA { store<L>(i + Index(k) * L::count, v[k]); });
   }
   BATCHNORM_INLINE void end() { writer_.finish(); }
 
@@ -245,9 +247,14 @@ class OutputLines<TwoOutputs<First, Second>> {
     second_.template store_first<L>(i, v.second, lanes);
   }
   template <class L>
-  BATCHNORM_INLINE void store_ahead(Index i, const TwoResults<typename L::V>& v) {
-    first_.template store_ahead<L>(i, v.first);
-    second_.template store_ahead<L>(i, v.second);
+  BATCHNORM_INLINE void store_ahead(Index i, const TwoResults<typename L::V> (&v)[L::per_pack]) {
+    typename L::V of_first[L::per_pack], of_second[L::per_pack];
+    for_each_index<L::per_pack>([&](auto k) BATCHNORM_INLINE_LAMBDA {
+      of_first[k] = v[k].first;
+      of_second[k] = v[k].second;
+    });
+    first_.template store_ahead<L>(i, of_first);
+    second_.template store_ahead<L>(i, of_second);
   }
   BATCHNORM_INLINE void end() { second_.end(); }
 

@@ -228,7 +228,8 @@ class Map {
   }
   template <class First, class Second>
   Streams<Out> may_stream(const TwoOutputs<First, Second>& out) const {
-    return {may_stream_to(out.first), may_stream_to(out.second)};
+    const bool first = may_stream_to(out.first);
+    return {first, (!first || memory_access().streams_two) && may_stream_to(out.second)};
   }
 
   Partition partition_;

@@ -86,6 +86,7 @@ struct MemoryAccess {
   Index far_prefetch_bytes;   // and where there is a single input
   Index straight_run;         // longer runs, in values, of a single input of sums are walked straight on,
   Index straight_runs;        // and of each of several
+  bool streams_two;           // outputs at once: else the first alone goes past the caches
   bool prefetches_straight;   // what is walked straight on: the core does not do so by itself
   bool prefetches_over_gaps;  // later rows, for sums of rows with gaps between them
   bool returns_backwards;     // to what it has read: the end of that is still in the cache
@@ -107,6 +108,7 @@ inline constexpr MemoryAccess zen5_access{.resident_run_bytes = Index(4) << 20,
                                           .far_prefetch_bytes = Index(8) << 10,
                                           .straight_run = 32768,
                                           .straight_runs = 32768,
+                                          .streams_two = true,
                                           .prefetches_straight = false,
                                           .prefetches_over_gaps = true,
                                           .returns_backwards = false};
@@ -115,6 +117,7 @@ inline constexpr MemoryAccess zen3_access = [] {
   MemoryAccess access = zen5_access;
   access.max_kept_bytes = Index(16) << 20;
   access.straight_runs = 2048;
+  access.streams_two = false;
   access.prefetches_over_gaps = false;
   return access;
 }();
@@ -126,6 +129,7 @@ inline constexpr MemoryAccess other_access{.resident_run_bytes = Index(2) << 20,
                                            .far_prefetch_bytes = Index(2) << 10,
                                            .straight_run = 32768,
                                            .straight_runs = 32768,
+                                           .streams_two = true,
                                            .prefetches_straight = true,
                                            .prefetches_over_gaps = true,
                                            .returns_backwards = true};
