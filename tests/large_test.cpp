@@ -46,6 +46,7 @@ class Framed {
 detail::MemoryAccess streaming_access(bool streams) {
   detail::MemoryAccess access = detail::memory_access();
   access.max_kept_bytes = streams ? 0 : std::numeric_limits<Index>::max();
+  access.streams_two = true;
   return access;
 }
 
@@ -128,6 +129,42 @@ TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
     expect_same_residual_step_at_any_alignment(random_problem<double>(layout));
     expect_same_residual_step_at_any_alignment(random_problem<Eigen::bfloat16>(layout));
     expect_same_bits_at_any_alignment(random_problem<Eigen::half>(layout));
+  }
+}
+
+/// dx over dy, beside a dz of 16 bits.
+struct NarrowResidualStep {
+  Framed<float> dx;
+  Framed<Eigen::bfloat16> dz;
+
+  NarrowResidualStep(const Problem<float>& p, Index dx_offset, Index dz_offset)
+      : dx(p.dy, dx_offset), dz(p.x.cast<Eigen::bfloat16>(), dz_offset) {
+    const Layout& layout = p.layout;
+    Framed<float> x(p.x, 0), y(p.x, 0);
+    BatchNorm<float, Relu> layer(layout.channels(), {.epsilon = p.epsilon, .axis = layout.axis});
+    layer.forward_add(x.map(layout), dx.map(layout), y.map(layout));
+    layer.backward_add(x.map(layout), dx.map(layout), dx.map(layout), dz.map(layout));
+  }
+};
+
+TEST(Large, SameBitsOfANarrowOutputThatLiesElsewhere) {
+  for (const Layout& layout :
+       {Layout{{26000, 64, 1}, Order::row_major, 1}, Layout{{3, 7, 80001}, Order::row_major, 1}}) {
+    SCOPED_TRACE(text(layout));
+    const auto p = random_problem<float>(layout);
+    for_each_target([&] {
+      const NarrowResidualStep expected(p, 0, 0);
+      for (const bool streams : {false, true}) {
+        SCOPED_TRACE(streams ? "past the caches" : "through the caches");
+        const AccessGuard guard(streaming_access(streams));
+        for (const Index offset : {0, 3, 7}) {
+          SCOPED_TRACE(offset);
+          const NarrowResidualStep step(p, 2 * offset, offset);
+          EXPECT_TRUE(step.dx.holds(expected.dx.values()));
+          EXPECT_TRUE(step.dz.holds(expected.dz.values()));
+        }
+      }
+    });
   }
 }
 

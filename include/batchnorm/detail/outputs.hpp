@@ -215,13 +215,22 @@ class OutputLines<TwoOutputs<First, Second>> {
   BATCHNORM_INLINE Index before_aligned() const {
     return first_.template before_aligned<L>();
   }
+  /// Whole cache lines of the narrower output are whole ones of both, where its vectors are aligned as well.
   template <class L>
   BATCHNORM_INLINE Index before_line(Index i) const {
-    return narrower().template before_line<L>(i);
+    if constexpr (second_is_narrower) {
+      const Index before = second_.template before_line<L>(i);
+      if (before % L::count == 0) return before;
+    }
+    return first_.template before_line<L>(i);
   }
   template <class L>
   BATCHNORM_INLINE Index behind_line(Index i) const {
-    return narrower().template behind_line<L>(i);
+    if constexpr (second_is_narrower) {
+      const Index behind = second_.template behind_line<L>(i);
+      if (behind % L::count == 0) return behind;
+    }
+    return first_.template behind_line<L>(i);
   }
   template <class L>
   BATCHNORM_INLINE void begin_at(Index i) {
@@ -262,14 +271,7 @@ class OutputLines<TwoOutputs<First, Second>> {
   OutputLines(const OutputLines<View<First>>& first, const OutputLines<View<Second>>& second)
       : first_(first), second_(second) {}
 
-  /// Where its cache lines begin, so do those of the other, if both tensors begin alike.
-  const auto& narrower() const {
-    if constexpr (!std::is_same_v<Second, Bit> && sizeof(Second) < sizeof(First)) {
-      return second_;
-    } else {
-      return first_;
-    }
-  }
+  static constexpr bool second_is_narrower = !std::is_same_v<Second, Bit> && sizeof(Second) < sizeof(First);
 
   OutputLines<View<First>> first_;
   OutputLines<View<Second>> second_;
