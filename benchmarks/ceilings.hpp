@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 // The least that each pass of batch normalization can cost: the bare traffic of its reads and writes, with the widest
@@ -117,74 +118,52 @@ struct TwoSums {
   }
 };
 
+template <class T, class L, Arithmetic arithmetic>
+using SumsFor = std::conditional_t<arithmetic == Arithmetic::least, Sums<T, L>, TwoSums<T, L>>;
+
 /// What values are summed about.
 template <class T>
 inline constexpr T center = T(0.5);
 
-/// sum of x: reads x once.
-template <Access access>
+/// Reads x once: sum of x, or of x - center and of its square.
+template <Access access, Arithmetic arithmetic>
 struct Read {
   template <class T, class L>
   struct On {
-    Sums<T, L> sums;
+    SumsFor<T, L, arithmetic> sums;
     [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
       look_ahead<access>(a.x + i);
       typename L::V x;
       L::load(x, a.x + i);
-      sums.add(k, x);
+      if constexpr (arithmetic == Arithmetic::least) {
+        sums.add(k, x);
+      } else {
+        x -= center<T>;
+        sums.first.add(k, x);
+        sums.second.add(k, x * x);
+      }
     }
     [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
   };
 };
 
-/// sum of x * dy: reads x and dy once.
-template <Access access>
+/// Reads x and dy once: sum of x * dy, or of dy and of dy * (x - center).
+template <Access access, Arithmetic arithmetic>
 struct ReadTwo {
   template <class T, class L>
   struct On {
-    Sums<T, L> sums;
+    SumsFor<T, L, arithmetic> sums;
     [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
       look_ahead<access>(a.x + i, a.dy + i);
       typename L::V x, dy;
       L::load(x, a.x + i);
       L::load(dy, a.dy + i);
-      sums.add(k, x * dy);
-    }
-    [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
-  };
-};
-
-/// sums of x - center and of its square: reads x once.
-template <Access access>
-struct Moments {
-  template <class T, class L>
-  struct On {
-    TwoSums<T, L> sums;
-    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
-      look_ahead<access>(a.x + i);
-      typename L::V x;
-      L::load(x, a.x + i);
-      x -= center<T>;
-      sums.first.add(k, x);
-      sums.second.add(k, x * x);
-    }
-    [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
-  };
-};
-
-/// sums of dy and of dy * (x - center): reads x and dy once.
-template <Access access>
-struct Gradients {
-  template <class T, class L>
-  struct On {
-    TwoSums<T, L> sums;
-    [[gnu::always_inline]] void step(const Arrays<T>& a, Index i, Index k) {
-      look_ahead<access>(a.x + i, a.dy + i);
-      typename L::V x, dy;
-      L::load(x, a.x + i);
-      L::load(dy, a.dy + i);
-      sums.first.add(k, dy);
-      sums.second.add(k, dy * (x - center<T>));
+      if constexpr (arithmetic == Arithmetic::least) {
+        sums.add(k, x * dy);
+      } else {
+        sums.first.add(k, dy);
+        sums.second.add(k, dy * (x - center<T>));
+      }
     }
     [[gnu::always_inline]] void finish(const Arrays<T>& a) const { sums.finish(a.sum); }
   };
@@ -281,16 +260,30 @@ void run(const Arrays<T>& arrays) {
   run_baseline<Kernel>(arrays);
 }
 
-template <template <Access> class Kernel, class T>
-void run(Access access, const Arrays<T>& arrays) {
+/// f(access) as a constant.
+template <class F>
+void with_constant(Access access, const F& f) {
   switch (access) {
     case Access::plain:
-      return run<Kernel<Access::plain>>(arrays);
+      return f(std::integral_constant<Access, Access::plain>());
     case Access::streaming:
-      return run<Kernel<Access::streaming>>(arrays);
+      return f(std::integral_constant<Access, Access::streaming>());
     case Access::prefetched:
-      return run<Kernel<Access::prefetched>>(arrays);
+      return f(std::integral_constant<Access, Access::prefetched>());
   }
+}
+
+template <template <Access> class Kernel, class T>
+void run(Access access, const Arrays<T>& arrays) {
+  with_constant(access, [&](auto constant) { run<Kernel<constant>>(arrays); });
+}
+
+template <template <Access, Arithmetic> class Kernel, class T>
+void run(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
+  with_constant(access, [&](auto constant) {
+    arithmetic == Arithmetic::least ? run<Kernel<constant, Arithmetic::least>>(arrays)
+                                    : run<Kernel<constant, Arithmetic::of_sums>>(arrays);
+  });
 }
 
 }  // namespace detail
@@ -298,15 +291,13 @@ void run(Access access, const Arrays<T>& arrays) {
 /// The sums of training forward: one read.
 template <class T>
 void moments(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
-  arithmetic == Arithmetic::least ? detail::run<detail::Read>(access, arrays)
-                                  : detail::run<detail::Moments>(access, arrays);
+  detail::run<detail::Read>(access, arithmetic, arrays);
 }
 
 /// The sums of backward: x and dy are read.
 template <class T>
 void gradients(Access access, Arithmetic arithmetic, const Arrays<T>& arrays) {
-  arithmetic == Arithmetic::least ? detail::run<detail::ReadTwo>(access, arrays)
-                                  : detail::run<detail::Gradients>(access, arrays);
+  detail::run<detail::ReadTwo>(access, arithmetic, arrays);
 }
 
 template <class T>
