@@ -40,7 +40,8 @@ struct SumRows {
         Index columns = 0;  // that have been added
         if constexpr (Bytes != 0) {
           if (by_strips) {
-            columns = add_strips<L>(sweep, reach);
+            columns = add_strips<L, wide_strip>(sweep, reach, 0);
+            if constexpr (strip<L> < wide_strip) columns = add_strips<L, strip<L>>(sweep, reach, columns);
           } else if (row_by_row) {
             if constexpr (rows_with_gaps<L> < band_rows<L>)
               columns = add_band<L, rows_with_gaps<L>, true>(sweep, reach);
@@ -59,6 +60,8 @@ struct SumRows {
   /// many.
   template <class L>
   static constexpr int strip = Formula::coefficients <= (L::bytes == pack_bytes ? 4 : 1) ? max_strip : max_strip / 2;
+  /// Of few columns: the fewer strips, the longer the stretches of a row that are read.
+  static constexpr int wide_strip = Formula::coefficients <= 4 ? max_strip : max_strip / 2;
   template <class L>
   static constexpr bool is_avx2 = L::bytes == 32;
   /// Rows of a band, in whose order values are added; and where memory is asked for in rows with gaps between them.
@@ -114,18 +117,18 @@ struct SumRows {
 
   // ---- Few columns.
 
-  template <class L>
-  BATCHNORM_INLINE Index add_strips(const Sweep& tile, const Reach& reach) const {
-    constexpr Index step = strip<L> * L::count;
+  /// From a column on, as many whole strips as there are; where they end.
+  template <class L, int vectors>
+  BATCHNORM_INLINE Index add_strips(const Sweep& tile, const Reach& reach, Index column) const {
+    constexpr Index step = vectors * L::count;
     const Ahead<In> ahead{asks(tile) ? reach.far : ForEach<In>{}, rows.stride};
-    Index j = 0;
-    for (; j + step <= rows.length; j += step) add_strip<L>(tile, j, ahead);
+    Index j = column;
+    for (; j + step <= rows.length; j += step) add_strip<L, vectors>(tile, j, ahead);
     return j;
   }
 
-  template <class L>
+  template <class L, int vectors>
   BATCHNORM_INLINE void add_strip(const Sweep& tile, Index column, const Ahead<In>& ahead) const {
-    constexpr int vectors = strip<L>;
     typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
     begin_strip<L>(column, c, sum, product_sum);
     for (Index row = tile.begin; row < tile.end; row += tile_rows) {
