@@ -68,8 +68,7 @@ BATCHNORM_INLINE void map_plainly(const Lines<In>& line, To& to, Index begin, In
 }
 
 /// The same of whole packs, asking for what lies ahead in the line, then for what does in the next one. Each output
-/// gets a pack at once: where two are written past the caches, cores join halves of a cache line only if they come
-/// together.
+/// gets its pack at once, so that what goes past the caches leaves the core by whole cache lines.
 template <class L, class Formula, class In, class To, class Coefficients>
 BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Index end, const Coefficients& of_line) {
   constexpr Index pack = L::per_pack * L::count;

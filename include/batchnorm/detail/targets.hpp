@@ -48,9 +48,7 @@ template <class Kernel>
     const Kernel& kernel) {
   kernel.template run<64>();
 }
-#endif
 
-#if BATCHNORM_X86
 /// Not every compiler's __builtin_cpu_supports knows of it.
 inline bool has_f16c() {
   unsigned eax, ebx, ecx, edx;
