@@ -125,7 +125,6 @@ struct Partition {
 inline constexpr Index part_bytes = Index(128) << 10;
 inline constexpr Index streamed_part_bytes = Index(512) << 10;      // where each part waits for its last stores
 inline constexpr Index summed_part_bytes = Index(1) << 20;          // where each part finishes and merges its channels
-inline constexpr Index resident_bytes = Index(512) << 10;           // what stays in L2 between two passes
 inline constexpr Index undivided_columns_bytes = Index(256) << 10;  // less is not worth a second thread
 inline constexpr Index max_position_parts = 64;
 inline constexpr Index min_parallel_bytes = Index(64) << 10;  // less is done before other threads wake up
@@ -149,12 +148,13 @@ inline Index whole_lines(const Grid& grid, Index step, Index most) {
 inline Index resident_step(const Grid& grid, Index tensors, Index max_step) {
   const Index channels = std::max<Index>(grid.shape.channels, 1), run_bytes = grid.shape.inner * grid.value_bytes;
   const Index channel_bytes = std::max<Index>(grid.shape.outer * run_bytes, 1);
-  const Index resident = grid.by_columns ? resident_bytes : memory_access().resident_run_bytes;
+  const MemoryAccess& access = memory_access();
+  const Index resident = grid.by_columns ? access.resident_bytes : access.resident_run_bytes;
   if ((grid.by_columns && run_bytes < pack_bytes) || grid.fold > 1 || channel_bytes * tensors > resident) {
     return channels;
   }
   if (grid.by_columns) return whole_lines(grid, std::clamp<Index>(part_bytes / channel_bytes, 1, max_step), max_step);
-  const Index fit = std::clamp<Index>(resident_bytes / (channel_bytes * tensors), 1, max_step);
+  const Index fit = std::clamp<Index>(access.resident_bytes / (channel_bytes * tensors), 1, max_step);
   return ceil_div(channels, round_up(ceil_div(channels, fit), shared_parts));
 }
 
@@ -166,7 +166,7 @@ inline Partition make_partition(const Grid& grid, Index tensors, Index bytes = s
   const Index channel_bytes = std::max<Index>(shape.count() * grid.value_bytes, 1);
   const Index fitting = grid.by_columns ? max_columns / std::max<Index>(shape.inner, 1) : channels;
   const Index max_step = std::clamp<Index>(fitting, 1, channels);
-  const Index undivided = grid.by_columns ? undivided_columns_bytes : resident_bytes;
+  const Index undivided = grid.by_columns ? undivided_columns_bytes : memory_access().resident_bytes;
   if (channels * channel_bytes * tensors <= undivided && channels <= max_step) {
     const bool shared = !grid.by_columns && channels * channel_bytes >= min_parallel_bytes;
     const Index step = shared ? ceil_div(channels, shared_parts) : channels;

@@ -201,14 +201,8 @@ struct ColumnCoefficients {
   }
 };
 
-/// All lines of a map.
-template <class L, class Formula, class In, class To, class Coefficients>
-BATCHNORM_INLINE void map_lines(const Lines<In>& lines, const To& to, Coefficients& coefficients) {
-  for (Index line = 0; line < lines.lines; ++line) {
-    map_line<L, Formula>(lines.from(line), to.line(line), coefficients);
-  }
-}
-
+/// The runs of channels, in the order of memory. What goes past the caches is written channel by channel: there the
+/// order of memory was slower.
 template <class In, class Formula, class Out>
 struct MapRuns {
   using Compute = typename In::Compute;
@@ -219,9 +213,15 @@ struct MapRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
-    for (Index c = 0; c < channels.channels; ++c) {
-      RunCoefficients<L, Formula::coefficients> of_channel(coefficients, c);
-      map_lines<L, Formula>(channels.of(c), to.channel(c, channels.channels), of_channel);
+    const bool by_channels = to.streams();
+    const Index lines = channels.runs.lines, inner = by_channels ? lines : channels.channels;
+    const Index outer = by_channels ? channels.channels : lines;
+    for (Index k = 0; k < outer; ++k) {
+      for (Index j = 0; j < inner; ++j) {
+        const Index line = by_channels ? j : k, c = by_channels ? k : j;
+        RunCoefficients<L, Formula::coefficients> of_channel(coefficients, c);
+        map_line<L, Formula>(channels.of(c).from(line), to.channel(c, channels.channels).line(line), of_channel);
+      }
     }
   }
 };
@@ -238,7 +238,7 @@ struct MapRows {
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
     ColumnCoefficients<L, Formula::coefficients> columns{coefficients, width};
-    map_lines<L, Formula>(rows, to, columns);
+    for (Index line = 0; line < rows.lines; ++line) map_line<L, Formula>(rows.from(line), to.line(line), columns);
   }
 };
 

@@ -77,6 +77,7 @@ inline std::atomic<Target>& target_in_use() {
 
 /// How cores best reach memory.
 struct MemoryAccess {
+  Index resident_bytes;       // what stays in a core's L2 from one pass to the next
   Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
   Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not,
   Index max_kept_bytes;       // and up to which: beyond it stores go past the caches
@@ -99,7 +100,8 @@ struct MemoryAccess {
 };
 
 /// AMD's cores with AVX-512, as measured on Zen 5 (benchmarks/README.md).
-inline constexpr MemoryAccess zen5_access{.resident_run_bytes = Index(4) << 20,
+inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
+                                          .resident_run_bytes = Index(4) << 20,
                                           .min_kept_bytes = Index(12) << 20,
                                           .max_kept_bytes = Index(32) << 20,
                                           .near_prefetch_bytes = Index(2) << 10,
@@ -110,9 +112,11 @@ inline constexpr MemoryAccess zen5_access{.resident_run_bytes = Index(4) << 20,
                                           .prefetches_straight = false,
                                           .prefetches_over_gaps = true,
                                           .returns_backwards = false};
-/// Those without, as measured on Zen 3: 32 MB of L3 as well, but a server's other cores have their share of it.
+/// Those without, as measured on Zen 3: L2 has 512 KB, and L3 32 MB as well, but a server's other cores have their
+/// share of it.
 inline constexpr MemoryAccess zen3_access = [] {
   MemoryAccess access = zen5_access;
+  access.resident_bytes = Index(256) << 10;
   access.max_kept_bytes = Index(16) << 20;
   access.straight_runs = 2048;
   access.streams_two = false;
@@ -120,7 +124,8 @@ inline constexpr MemoryAccess zen3_access = [] {
   return access;
 }();
 /// As measured on a server of Intel's.
-inline constexpr MemoryAccess other_access{.resident_run_bytes = Index(2) << 20,
+inline constexpr MemoryAccess other_access{.resident_bytes = Index(512) << 10,
+                                           .resident_run_bytes = Index(2) << 20,
                                            .min_kept_bytes = std::numeric_limits<Index>::max(),
                                            .max_kept_bytes = std::numeric_limits<Index>::max(),
                                            .near_prefetch_bytes = Index(2) << 10,
