@@ -43,10 +43,10 @@ class Framed {
 };
 
 /// As it is, but outputs of any size go past the caches, or none.
-detail::MemoryAccess streaming_access(bool streams) {
+detail::MemoryAccess streaming_access(bool streams, bool streams_two = true) {
   detail::MemoryAccess access = detail::memory_access();
   access.max_kept_bytes = streams ? 0 : std::numeric_limits<Index>::max();
-  access.streams_two = true;
+  access.streams_two = streams_two;
   return access;
 }
 
@@ -132,18 +132,18 @@ TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
   }
 }
 
-/// dx over dy, beside a dz of 16 bits.
+/// dx over dy or apart from it, beside a dz of 16 bits.
 struct NarrowResidualStep {
-  Framed<float> dx;
+  Framed<float> dy, dx;
   Framed<Eigen::bfloat16> dz;
 
-  NarrowResidualStep(const Problem<float>& p, Index dx_offset, Index dz_offset)
-      : dx(p.dy, dx_offset), dz(p.x.cast<Eigen::bfloat16>(), dz_offset) {
+  NarrowResidualStep(const Problem<float>& p, bool in_place, Index dx_offset, Index dz_offset)
+      : dy(p.dy, dx_offset), dx(p.dy, dx_offset), dz(p.x.cast<Eigen::bfloat16>(), dz_offset) {
     const Layout& layout = p.layout;
     Framed<float> x(p.x, 0), y(p.x, 0);
     BatchNorm<float, Relu> layer(layout.channels(), {.epsilon = p.epsilon, .axis = layout.axis});
-    layer.forward_add(x.map(layout), dx.map(layout), y.map(layout));
-    layer.backward_add(x.map(layout), dx.map(layout), dx.map(layout), dz.map(layout));
+    layer.forward_add(x.map(layout), dy.map(layout), y.map(layout));
+    layer.backward_add(x.map(layout), (in_place ? dx : dy).map(layout), dx.map(layout), dz.map(layout));
   }
 };
 
@@ -153,15 +153,18 @@ TEST(Large, SameBitsOfANarrowOutputThatLiesElsewhere) {
     SCOPED_TRACE(text(layout));
     const auto p = random_problem<float>(layout);
     for_each_target([&] {
-      const NarrowResidualStep expected(p, 0, 0);
-      for (const bool streams : {false, true}) {
-        SCOPED_TRACE(streams ? "past the caches" : "through the caches");
-        const AccessGuard guard(streaming_access(streams));
-        for (const Index offset : {0, 3, 7}) {
-          SCOPED_TRACE(offset);
-          const NarrowResidualStep step(p, 2 * offset, offset);
-          EXPECT_TRUE(step.dx.holds(expected.dx.values()));
-          EXPECT_TRUE(step.dz.holds(expected.dz.values()));
+      const NarrowResidualStep expected(p, false, 0, 0);
+      for (const auto& access : {streaming_access(false), streaming_access(true, false), streaming_access(true)}) {
+        SCOPED_TRACE(access.max_kept_bytes == 0 ? access.streams_two ? "both past the caches" : "one past the caches"
+                                                : "through the caches");
+        const AccessGuard guard(access);
+        for (const bool in_place : {false, true}) {
+          for (const Index offset : {0, 3, 8}) {
+            SCOPED_TRACE(offset);
+            const NarrowResidualStep step(p, in_place, 3 * offset, offset);
+            EXPECT_TRUE(step.dx.holds(expected.dx.values()));
+            EXPECT_TRUE(step.dz.holds(expected.dz.values()));
+          }
         }
       }
     });

@@ -5,8 +5,10 @@
 #include "sanitizers.hpp"
 #include "step.hpp"
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>

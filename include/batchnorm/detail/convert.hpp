@@ -10,6 +10,8 @@
 // Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic,
 // which every target has. Where the compilers do not find an instruction of AVX-512 or AVX2, it is named.
 
+// Whether asm takes vectors of any target: Clang's has operands of more than 16 bytes only where the whole file may use
+// AVX.
 #if BATCHNORM_X86 && !defined(__clang__)
 #define BATCHNORM_NAMES_INSTRUCTIONS 1
 #else
@@ -20,8 +22,7 @@ namespace batchnorm::detail {
 
 #if BATCHNORM_VECTORS
 
-/// What asm takes as one operand of a vector: Clang lets it have more than 16 bytes only where the whole file may use
-/// AVX.
+/// What asm takes of a vector as one operand.
 template <int Bytes>
 inline constexpr int operand_bytes = BATCHNORM_NAMES_INSTRUCTIONS ? Bytes : std::min(Bytes, 16);
 
@@ -147,20 +148,61 @@ struct Conversion<Eigen::bfloat16, float, Bytes> : Bits16<Bytes> {
     }
 #endif
     rounded += bits >> 16 & 1u;
-    Bits nan;
+    Bits nan;  // all ones: quiet, of no sign that counts
     copy_bits(nan, v != v);
     Bits16<Bytes>::upper_halves(raw, rounded | nan);
   }
 };
 
-#if BATCHNORM_X86
-/// Halves to floats and back, by parts as wide as asm takes.
+/// Halves, 5 bits of exponent and 10 of fraction, by integer arithmetic.
+template <int Bytes>
+struct HalfArithmetic : Bits16<Bytes> {
+  using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
+
+  BATCHNORM_INLINE static void load(V& v, const Eigen::half* from) {
+    Bits half;
+    Bits16<Bytes>::load(half, from);
+    const Bits magnitude = half & 0x7fffu;
+    // The exponents differ by 112, also for what is subnormal as half.
+    V scaled;
+    copy_bits(scaled, Bits(magnitude << 13));
+    scaled *= 0x1p112f;
+    Bits bits;
+    copy_bits(bits, scaled);
+    const Bits infinite_or_nan = bits | 0x7f800000u;
+    bits = magnitude >= 0x7c00u ? infinite_or_nan : bits;
+    copy_bits(v, Bits(bits | (half & 0x8000u) << 16));
+  }
+
+  BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
+    Bits bits;
+    copy_bits(bits, v);
+    const Bits magnitude = bits & 0x7fffffffu;
+    const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    // The sum with 0.5 has the step of a subnormal half.
+    V sum;
+    copy_bits(sum, magnitude);
+    sum += 0.5f;
+    Bits subnormal;
+    copy_bits(subnormal, sum);
+    subnormal -= 0x3f000000u;
+    const Bits nan = (magnitude >> 13 & 0x3ffu) | 0x7e00u;
+    Bits result = magnitude < 0x38800000u ? subnormal : normal;
+    result = magnitude >= 0x47800000u ? Bits{} + 0x7c00u : result;
+    result = magnitude > 0x7f800000u ? nan : result;
+    result |= bits >> 16 & 0x8000u;
+    raw = __builtin_convertvector(result, Raw);
+  }
+};
+
+/// Halves by F16C, in parts as wide as asm takes.
 template <int Bytes>
 struct HalfInstructions {
   using V = typename VectorType<float, Bytes>::type;
   using Raw = typename VectorType<std::uint16_t, Bytes / 2>::type;
   static constexpr int part_bytes = operand_bytes<Bytes>;
   using Floats = typename VectorType<float, part_bytes>::type;
+  /// As wide as the narrowest register, whose first half counts if a part is no wider.
   using Halves = typename VectorType<std::uint16_t, std::max(part_bytes / 2, 16)>::type;
 
   BATCHNORM_INLINE static void load(V& v, const Eigen::half* from) {
@@ -181,54 +223,10 @@ struct HalfInstructions {
     }
   }
 };
-#endif
 
-/// 5 bits of exponent, 10 of fraction.
 template <int Bytes>
-struct Conversion<Eigen::half, float, Bytes> : Bits16<Bytes> {
-  using typename Bits16<Bytes>::V, typename Bits16<Bytes>::Bits, typename Bits16<Bytes>::Raw;
-
-  BATCHNORM_INLINE static void load(V& v, const Eigen::half* from) {
-#if BATCHNORM_X86
-    if constexpr (Bytes >= 32) return HalfInstructions<Bytes>::load(v, from);
-#endif
-    Bits half;
-    Bits16<Bytes>::load(half, from);
-    const Bits magnitude = half & 0x7fffu;
-    // The exponents differ by 112, also for what is subnormal as half.
-    V scaled;
-    copy_bits(scaled, Bits(magnitude << 13));
-    scaled *= 0x1p112f;
-    Bits bits;
-    copy_bits(bits, scaled);
-    const Bits infinite_or_nan = bits | 0x7f800000u;
-    bits = magnitude >= 0x7c00u ? infinite_or_nan : bits;
-    copy_bits(v, Bits(bits | (half & 0x8000u) << 16));
-  }
-
-  BATCHNORM_INLINE static void round(Raw& raw, const V& v) {
-#if BATCHNORM_X86
-    if constexpr (Bytes >= 32) return HalfInstructions<Bytes>::round(raw, v);
-#endif
-    Bits bits;
-    copy_bits(bits, v);
-    const Bits magnitude = bits & 0x7fffffffu;
-    const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    // The sum with 0.5 has the step of a subnormal half.
-    V sum;
-    copy_bits(sum, magnitude);
-    sum += 0.5f;
-    Bits subnormal;
-    copy_bits(subnormal, sum);
-    subnormal -= 0x3f000000u;
-    const Bits nan = (magnitude >> 13 & 0x3ffu) | 0x7e00u;
-    Bits result = magnitude < 0x38800000u ? subnormal : normal;
-    result = magnitude >= 0x47800000u ? Bits{} + 0x7c00u : result;
-    result = magnitude > 0x7f800000u ? nan : result;
-    result |= bits >> 16 & 0x8000u;
-    raw = __builtin_convertvector(result, Raw);
-  }
-};
+struct Conversion<Eigen::half, float, Bytes>
+    : std::conditional_t<BATCHNORM_X86 && Bytes >= 32, HalfInstructions<Bytes>, HalfArithmetic<Bytes>> {};
 
 #endif
 

@@ -66,7 +66,7 @@ class PartMap {
     dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
   }
 
-  /// What is walked straight on, a core may read ahead of by itself: channel by channel it is not.
+  /// What is walked straight on, a core may read ahead of by itself: a part that holds whole channels is not.
   Index ahead_in_runs(bool past_caches) const {
     if (read_before || (!past_caches && memory_access().prefetches_straight)) return ahead(past_caches);
     return past_caches ? at_once : 0;

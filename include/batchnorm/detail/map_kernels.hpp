@@ -202,7 +202,8 @@ struct ColumnCoefficients {
 };
 
 /// The runs of channels, in the order of memory. What goes past the caches is written channel by channel: there the
-/// order of memory was slower.
+/// order of memory is slower. At the end of a run the channel's next one is asked for, in the row behind: into the next
+/// channel's a core reads ahead by itself.
 template <class In, class Formula, class Out>
 struct MapRuns {
   using Compute = typename In::Compute;

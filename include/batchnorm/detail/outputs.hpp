@@ -89,10 +89,14 @@ class OutputLines<View<T>> {
   BATCHNORM_INLINE Index behind_line(Index i) const {
     return LanesOver<L, T>::behind_line(to_ + i);
   }
+  template <class L>
+  BATCHNORM_INLINE bool begins_line(Index i) const {
+    return LanesOver<L, T>::before_aligned(to_ + i) == 0 && behind_line<L>(i) == 0;
+  }
   /// Vectors stream from value i on, if it begins a cache line.
   template <class L>
   BATCHNORM_INLINE void begin_at(Index i) {
-    streams_ = streams_ && LanesOver<L, T>::before_aligned(to_ + i) == 0 && behind_line<L>(i) == 0;
+    streams_ = streams_ && begins_line<L>(i);
   }
   BATCHNORM_INLINE void hold_pointers() { hold(to_); }
   /// From value i on, how far ahead to ask for memory.
@@ -215,12 +219,12 @@ class OutputLines<TwoOutputs<First, Second>> {
   BATCHNORM_INLINE Index before_aligned() const {
     return first_.template before_aligned<L>();
   }
-  /// Whole cache lines of the narrower output are whole ones of both, where its vectors are aligned as well.
+  /// Of the second output, if it is narrower: whole lines of it are whole ones of both, unless they begin elsewhere.
   template <class L>
   BATCHNORM_INLINE Index before_line(Index i) const {
     if constexpr (second_is_narrower) {
       const Index before = second_.template before_line<L>(i);
-      if (before % L::count == 0) return before;
+      if (suits_first<L>(before, i + before)) return before;
     }
     return first_.template before_line<L>(i);
   }
@@ -228,7 +232,7 @@ class OutputLines<TwoOutputs<First, Second>> {
   BATCHNORM_INLINE Index behind_line(Index i) const {
     if constexpr (second_is_narrower) {
       const Index behind = second_.template behind_line<L>(i);
-      if (behind % L::count == 0) return behind;
+      if (suits_first<L>(behind, i - behind)) return behind;
     }
     return first_.template behind_line<L>(i);
   }
@@ -272,6 +276,11 @@ class OutputLines<TwoOutputs<First, Second>> {
       : first_(first), second_(second) {}
 
   static constexpr bool second_is_narrower = !std::is_same_v<Second, Bit> && sizeof(Second) < sizeof(First);
+  /// Whether so many values fill vectors, and the place they lead to begins a line of the first output.
+  template <class L>
+  BATCHNORM_INLINE bool suits_first(Index values, Index place) const {
+    return values % L::count == 0 && (!first_.streams() || first_.template begins_line<L>(place));
+  }
 
   OutputLines<View<First>> first_;
   OutputLines<View<Second>> second_;

@@ -56,12 +56,12 @@ struct SumRows {
   }
 
  private:
-  /// Vectors side by side: a row is read straight on, and the sums stay in registers, of which AVX-512 has twice as
-  /// many.
-  template <class L>
-  static constexpr int strip = Formula::coefficients <= (L::bytes == pack_bytes ? 4 : 1) ? max_strip : max_strip / 2;
-  /// Of few columns: the fewer strips, the longer the stretches of a row that are read.
+  /// Vectors side by side, of few columns: the fewer strips, the longer the stretches of a row that are read.
   static constexpr int wide_strip = Formula::coefficients <= 4 ? max_strip : max_strip / 2;
+  /// The same in bands, and of what is left of few columns: coefficients and sums stay in registers, of which AVX-512
+  /// has twice as many.
+  template <class L>
+  static constexpr int strip = L::bytes == pack_bytes || Formula::coefficients == 1 ? wide_strip : max_strip / 2;
   template <class L>
   static constexpr bool is_avx2 = L::bytes == 32;
   /// Rows of a band, in whose order values are added; and where memory is asked for in rows with gaps between them.

@@ -13,7 +13,8 @@
 
 namespace batchnorm {
 
-/// Instruction sets that the kernels choose from at run time, worst first.
+/// Instruction sets that the kernels choose from at run time, worst first: avx2 with FMA and F16C, avx512 with F, BW,
+/// DQ and VL.
 enum class Target { scalar, baseline, avx2, avx512 };
 
 inline const char* name(Target target) {
@@ -112,8 +113,8 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
                                           .prefetches_straight = false,
                                           .prefetches_over_gaps = true,
                                           .returns_backwards = false};
-/// Those without, as measured on Zen 3: L2 has 512 KB, and L3 32 MB as well, but a server's other cores have their
-/// share of it.
+/// Those without, as measured on Zen 3, whose L2 has 512 KB; its L3 has 32 MB as well, but a server's other cores have
+/// their share of it.
 inline constexpr MemoryAccess zen3_access = [] {
   MemoryAccess access = zen5_access;
   access.resident_bytes = Index(256) << 10;
