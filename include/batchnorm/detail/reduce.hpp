@@ -7,6 +7,7 @@
 #include "batchnorm/detail/centers.hpp"
 #include "batchnorm/detail/grid.hpp"
 #include "batchnorm/detail/join.hpp"
+#include "batchnorm/detail/sum_again.hpp"
 #include "batchnorm/detail/sum_rows.hpp"
 #include "batchnorm/detail/sum_runs.hpp"
 #include "batchnorm/detail/targets.hpp"
@@ -155,7 +156,7 @@ class PartReduction {
       center_columns(block, rows, fold);
       constexpr Index many_values = 256;
       const bool many = (block.end - block.begin) * grid.shape.inner >= many_values;
-      dispatch(SumRows<In, Formula>{rows, many, scratch.center, scratch.further, scratch.columns, scratch.partial},
+      dispatch(SumRows<In, Formula>{rows, many, {scratch.center, scratch.further, scratch.columns, scratch.partial}},
                rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
@@ -239,7 +240,7 @@ class PartReduction {
     merge_channels<Formula>(first + c, second + c, sums.sum, sums.product_sum, channels, block.before, block.count);
   }
 
-  /// Sums again in Statistic what left the range of Compute, or lost too many digits about a center far from the mean.
+  /// Sums again what left the range of Compute, or lost too many digits about a center far from the mean.
   void correct(const Block& block) const {
     const bool first_block = !(block.before > Statistic(0));
     const ChannelSums<Statistic>& sums = scratch.block;
@@ -247,54 +248,17 @@ class PartReduction {
     for (Index c = 0; c < block.channels(); ++c) {
       Statistic reliable;
       Formula::check(sums.sum[c], sums.product_sum[c], block.count, first_block, reliable);
-      if (reliable == Statistic(0) && !take_constant(block, c)) sum_wide(block, c);
+      if (reliable != Statistic(0)) continue;
+      const Index channel = block.channel_begin + c;
+      SumAgain<In, Formula>{runs_of(channel, block.begin, block.end),
+                            channel,
+                            mean,
+                            further,
+                            sums.center[c],
+                            sums.sum[c],
+                            sums.product_sum[c]}
+          .run();
     }
-  }
-
-  /// Where the last input is constant (a dead channel, no gradient), its sums are known.
-  [[gnu::noinline, gnu::cold]] bool take_constant(const Block& block, Index c) const {
-    if constexpr (has_weights<Formula>) return false;
-    const Lines<In> runs = runs_of(block.channel_begin + c, block.begin, block.end);
-    const Compute constant = runs.template value<In::count - 1>(0, 0);
-    if (!(constant - constant == Compute(0)) || (!Formula::finds_mean && constant != Compute(0))) return false;
-    for (Index line = 0; line < runs.lines; ++line) {
-      for (Index i = 0; i < runs.length; ++i) {
-        if (runs.template value<In::count - 1>(line, i) != constant) return false;
-      }
-    }
-    if constexpr (Formula::finds_mean) {
-      scratch.block.center[c] = static_cast<Statistic>(constant);
-      scratch.block.sum[c] = scratch.block.product_sum[c] = Statistic(0);
-    }
-    return true;
-  }
-
-  [[gnu::noinline, gnu::cold]] void sum_wide(const Block& block, Index c) const {
-    using Single = Lanes<Statistic, Statistic, 0>;
-    const Index channel = block.channel_begin + c;
-    const Lines<In> runs = runs_of(channel, block.begin, block.end);
-    Statistic c_of_channel[Formula::coefficients];
-    Statistic& center = c_of_channel[Formula::center];
-    if constexpr (!Formula::finds_mean) {
-      center = mean[channel];
-    } else if constexpr (has_weights<Formula>) {
-      center = static_cast<Statistic>(first_weighted<Formula::weights>(runs));
-    } else {
-      center = static_cast<Statistic>(runs.template value<0>(0, 0));
-    }
-    for (std::size_t k = 1; k < further.size(); ++k) c_of_channel[k] = static_cast<Statistic>(further[k][channel]);
-    Statistic sum(0), product_sum(0);
-    for (Index line = 0; line < runs.lines; ++line) {
-      for (Index i = 0; i < runs.length; ++i) {
-        Statistic v[Formula::inputs];
-        const Pointers<In> at = runs.place(line, i);
-        for_each_index<In::count>([&](auto k) { at.template load<Single, k>(v[k], 0); });
-        Formula::accumulate(v, c_of_channel, sum, product_sum);
-      }
-    }
-    scratch.block.center[c] = center;
-    scratch.block.sum[c] = sum;
-    scratch.block.product_sum[c] = product_sum;
   }
 };
 

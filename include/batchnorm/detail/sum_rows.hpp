@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "batchnorm/activation.hpp"
+#include "batchnorm/detail/column_sums.hpp"
 #include "batchnorm/detail/sum_tiles.hpp"
 
 namespace batchnorm::detail {
@@ -14,11 +15,8 @@ template <class In, class Formula>
 struct SumRows {
   using Compute = typename In::Compute;
   Lines<In> rows;
-  bool many_values;       // whether each channel has many
-  const Compute* center;  // of every column, like those below
-  FurtherCoefficients<Compute, Formula> further;
-  Sums<Compute*> sums;
-  PartialSums<Compute*> partial;
+  bool many_values;  // whether each channel has many
+  ColumnSums<Compute, Formula> columns;
 
   /// Rows that are read straight on, strip by strip, whether their memory is asked for or not.
   static constexpr bool narrow(Index columns) { return In::count > 1 && columns <= max_strip * pack_lanes<Compute>; }
@@ -26,7 +24,7 @@ struct SumRows {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
-    clear_end<L>();
+    columns.template clear_end<L>(rows.length);
     const Index tile = many_values ? tiles_together * tile_rows : tile_rows;
     const bool by_strips =
         narrow(rows.length) || rows.length <= (rows.ahead == 0 ? few_columns<L> : strip<L> * L::count);
@@ -37,20 +35,19 @@ struct SumRows {
       const Index end = std::min(row + tile, rows.lines);
       for (Index k = row; k < end; k += step) {
         const Sweep sweep{k, std::min(k + step, end), row == 0, k == row, k + step >= end};
-        Index columns = 0;  // that have been added
+        Index added = 0;  // columns
         if constexpr (Bytes != 0) {
           if (by_strips) {
-            columns = add_strips<L, wide_strip>(sweep, reach, 0);
-            if constexpr (strip<L> < wide_strip) columns = add_strips<L, strip<L>>(sweep, reach, columns);
+            added = add_strips<L, wide_strip>(sweep, reach, 0);
+            if constexpr (strip<L> < wide_strip) added = add_strips<L, strip<L>>(sweep, reach, added);
           } else if (row_by_row) {
-            if constexpr (rows_with_gaps<L> < band_rows<L>)
-              columns = add_band<L, rows_with_gaps<L>, true>(sweep, reach);
+            if constexpr (rows_with_gaps<L> < band_rows<L>) added = add_band<L, rows_with_gaps<L>, true>(sweep, reach);
           } else if (sweep.end - k == band_rows<L>) {
-            columns = asks(sweep) ? add_band<L, band_rows<L>, true>(sweep, reach)
-                                  : add_band<L, band_rows<L>, false>(sweep, reach);
+            added = asks(sweep) ? add_band<L, band_rows<L>, true>(sweep, reach)
+                                : add_band<L, band_rows<L>, false>(sweep, reach);
           }
         }
-        add_vectors<L>(sweep, columns);
+        add_vectors<L>(sweep, added);
       }
     }
   }
@@ -74,12 +71,6 @@ struct SumRows {
   static constexpr Index tiles_together = 4;
   template <class L>
   static constexpr Index few_columns = is_avx2<L> ? 64 : 256;
-
-  /// Rows that are read at a time, and where they stand in their tile.
-  struct Sweep {
-    Index begin, end;
-    bool first_tile, begins_tile, ends_tile;
-  };
 
   /// Which memory is asked for in advance: that `far` values behind the first row, `by_column` further for each column
   /// and `by_row` for each row.
@@ -130,7 +121,7 @@ struct SumRows {
   template <class L, int vectors>
   BATCHNORM_INLINE void add_strip(const Sweep& tile, Index column, const Ahead<In>& ahead) const {
     typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
-    begin_strip<L>(column, c, sum, product_sum);
+    columns.template begin<L>(column, c, sum, product_sum);
     for (Index row = tile.begin; row < tile.end; row += tile_rows) {
       typename L::V of_rows[vectors], product_of_rows[vectors];
       sum_tile<L, Formula, true, vectors>(place(row, column), rows.stride, std::min<Index>(tile_rows, tile.end - row),
@@ -142,7 +133,7 @@ struct SumRows {
       }
     }
 #pragma GCC unroll 8
-    for (int s = 0; s < vectors; ++s) take_in<L>(tile, column + s * L::count, sum[s], product_sum[s]);
+    for (int s = 0; s < vectors; ++s) columns.template take_in<L>(tile, column + s * L::count, sum[s], product_sum[s]);
   }
 
   // ---- Many columns.
@@ -167,7 +158,7 @@ struct SumRows {
                                        Index column) const {
     constexpr int vectors = strip<L>;
     typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
-    begin_strip<L>(column, c, sum, product_sum);
+    columns.template begin<L>(column, c, sum, product_sum);
     for_each_index<static_cast<std::size_t>(Rows)>([&](auto row) BATCHNORM_INLINE_LAMBDA {
 #pragma GCC unroll 8
       for (int s = 0; s < vectors; ++s) {
@@ -191,22 +182,13 @@ struct SumRows {
 #pragma GCC unroll 8
     for (int s = 0; s < vectors; ++s) {
       const Index at_column = column + s * L::count;
-      if (complete<L>(band, at_column, sum[s], product_sum[s])) take_in<L>(band, at_column, sum[s], product_sum[s]);
+      if (columns.template complete<L>(band, at_column, sum[s], product_sum[s])) {
+        columns.template take_in<L>(band, at_column, sum[s], product_sum[s]);
+      }
     }
   }
 
   // ---- Both.
-
-  template <class L, int Vectors>
-  BATCHNORM_INLINE void begin_strip(Index column, typename L::V (&c)[Vectors][Formula::coefficients],
-                                    typename L::V (&sum)[Vectors], typename L::V (&product_sum)[Vectors]) const {
-#pragma GCC unroll 8
-    for (int s = 0; s < Vectors; ++s) {
-      load_coefficients<L>(column + s * L::count, c[s]);
-      L::clear(sum[s]);
-      L::clear(product_sum[s]);
-    }
-  }
 
   /// Vectors from a column on, one by one; the last one is shifted back, over columns that have been counted.
   template <class L>
@@ -214,9 +196,7 @@ struct SumRows {
     for (Index j = column; j < rows.length; j += L::count) {
       const Index keep = std::min<Index>(rows.length - j, L::count), begin = j + keep - L::count;
       typename L::V c[Formula::coefficients], sum, product_sum;
-      load_coefficients<L>(begin, c);
-      L::clear(sum);
-      L::clear(product_sum);
+      columns.template begin<L>(begin, c, sum, product_sum);
       for (Index row = sweep.begin; row < sweep.end; row += tile_rows) {
         typename L::V of_rows, product_of_rows;
         L::clear(of_rows);
@@ -226,53 +206,12 @@ struct SumRows {
         sum += of_rows;
         product_sum += product_of_rows;
       }
-      if (!complete<L>(sweep, j, sum, product_sum)) continue;
+      if (!columns.template complete<L>(sweep, j, sum, product_sum)) continue;
       if (begin == j) {
-        take_in<L>(sweep, j, sum, product_sum);
+        columns.template take_in<L>(sweep, j, sum, product_sum);
       } else {
-        add<L>(begin, sum, product_sum);
+        columns.template add<L>(begin, sum, product_sum);
       }
-    }
-  }
-
-  /// Adds what the tile has so far, in vector `j` of the columns; keeps it there for the next sweep if there is one.
-  template <class L>
-  BATCHNORM_INLINE bool complete(const Sweep& sweep, Index j, typename L::V& sum, typename L::V& product_sum) const {
-    if (!sweep.begins_tile) {
-      typename L::V before, product_before;
-      L::load(before, partial.sum + j);
-      L::load(product_before, partial.product_sum + j);
-      sum += before;
-      product_sum += product_before;
-    }
-    if (sweep.ends_tile) return true;
-    L::store(partial.sum + j, sum);
-    L::store(partial.product_sum + j, product_sum);
-    return false;
-  }
-
-  /// The sums of a tile.
-  template <class L>
-  BATCHNORM_INLINE void take_in(const Sweep& sweep, Index column, const typename L::V& sum,
-                                const typename L::V& product_sum) const {
-    if (sweep.first_tile) {
-      typename L::V zero;
-      L::clear(zero);
-      L::store(sums.sum + column, sum);
-      L::store(sums.sum_error + column, zero);
-      L::store(sums.product_sum + column, product_sum);
-      L::store(sums.product_error + column, zero);
-    } else {
-      add<L>(column, sum, product_sum);
-    }
-  }
-
-  /// The columns of a last vector that is shifted back begin at zero.
-  template <class L>
-  BATCHNORM_INLINE void clear_end() const {
-    const Index columns = rows.length % L::count, begin = rows.length - columns;
-    for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
-      std::fill_n(array + begin, columns, Compute(0));
     }
   }
 
@@ -280,31 +219,6 @@ struct SumRows {
     Pointers<In> at = rows.place(row, column);
     if constexpr (has_weights<Formula>) at.template advance<Formula::weights>(-column);
     return at;
-  }
-
-  template <class L>
-  BATCHNORM_INLINE void load_coefficients(Index column, typename L::V (&c)[Formula::coefficients]) const {
-    L::load(c[Formula::center], center + column);
-    if constexpr (Formula::coefficients > 1) {
-#pragma GCC unroll 8
-      for (std::size_t k = 1; k < Formula::coefficients; ++k) L::load(c[k], further[k] + column);
-    }
-  }
-
-  template <class L>
-  BATCHNORM_INLINE void add(Index column, const typename L::V& sum, const typename L::V& product_sum) const {
-    add<L>(sums.sum + column, sums.sum_error + column, sum);
-    add<L>(sums.product_sum + column, sums.product_error + column, product_sum);
-  }
-
-  template <class L>
-  BATCHNORM_INLINE static void add(Compute* sum, Compute* error, const typename L::V& value) {
-    typename L::V sum_v, error_v;
-    L::load(sum_v, sum);
-    L::load(error_v, error);
-    add_compensated(sum_v, error_v, value);
-    L::store(sum, sum_v);
-    L::store(error, error_v);
   }
 };
 
