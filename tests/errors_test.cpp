@@ -362,6 +362,9 @@ TEST_F(LayerErrors, Phases) {
   expect_error(f + "epsilon is -1; it must be finite and not negative",
                [&] { normalize(x, moments, absent, absent, y, {.epsilon = -1}); });
   expect_error(f + "moments hold no values", [&] { normalize(x, Moments(3), absent, absent, y); });
+  Moments uncounted(3);
+  uncounted.count = -1;
+  expect_error(f + "moments.count is negative or not finite", [&] { normalize(x, uncounted, absent, absent, y); });
   Moments negative = moments;
   negative.m2[1] = -1;
   expect_error(f + "moments.m2[1] is negative; it must be at least 0",
@@ -392,9 +395,10 @@ TEST(Errors, MergeAndUpdate) {
   EXPECT_EQ(error_of([&] { none.merge(other); }), "batchnorm::merge: other.m2" + wanted);
   EXPECT_EQ(none.channels(), 0);
   Moments negative(3);
-  for (const double count : {-3.0, std::numeric_limits<double>::quiet_NaN()}) {
+  for (const double count : {-3.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     negative.count = count;
-    EXPECT_EQ(error_of([&] { moments.merge(negative); }), "batchnorm::merge: other.count is negative, or not a number");
+    EXPECT_EQ(error_of([&] { moments.merge(negative); }), "batchnorm::merge: other.count is negative or not finite");
+    EXPECT_EQ(error_of([&] { negative.merge(moments); }), "batchnorm::merge: count is negative or not finite");
   }
   EXPECT_EQ(moments.count, 0);
   RunningStatistics running(3);
@@ -402,8 +406,7 @@ TEST(Errors, MergeAndUpdate) {
   other.mean.setZero(4);
   EXPECT_EQ(error_of([&] { running.update(other); }), "batchnorm::update: moments.mean" + wanted);
   moments.count = -4;
-  EXPECT_EQ(error_of([&] { running.update(moments); }),
-            "batchnorm::update: moments.count is negative, or not a number");
+  EXPECT_EQ(error_of([&] { running.update(moments); }), "batchnorm::update: moments.count is negative or not finite");
   EXPECT_EQ(running.mean, Eigen::VectorXd::Zero(3));
   EXPECT_EQ(running.batches_seen, 0);
 }

@@ -147,6 +147,8 @@ TEST(Fold, Errors) {
             g + "weights have 4 inputs; scale and shift have 6 entries");
   EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, bias, {.input_axis = 0}); }),
             g + "output_axis and input_axis are the same");
+  EXPECT_EQ(error_of([&] { fold_into_next(folded, weights, wrong_bias, {.output_axis = 1, .input_axis = 0}); }),
+            g + "bias has length 5; the weights have 4 outputs");
   Eigen::Map<Eigen::MatrixXf> nowhere(nullptr, 6, 4);
   EXPECT_EQ(error_of([&] { fold_into_previous(folded, nowhere, bias); }),
             f + "weights has no memory; its data() is null");
@@ -157,7 +159,7 @@ TEST(Fold, Errors) {
   EXPECT_EQ(error_of([&] { requantization(folded, Vector<double>::Constant(6, -1), 1); }),
             "batchnorm::requantization: a sum_scale is -1; it must be positive and finite");
   EXPECT_EQ(error_of([&] { requantization(folded, Vector<double>::Ones(2), 1); }),
-            "batchnorm::requantization: sum_scale has length 2; it must have one entry for each of 6 channels");
+            "batchnorm::requantization: sum_scale has length 2; it must have one entry, or one for each of 6 channels");
   layer.running_var()[4] = -1;
   EXPECT_EQ(error_of([&] { scale_shift(layer); }),
             "batchnorm::scale_shift: running_var[4] is negative; it must be at least 0");

@@ -397,11 +397,11 @@ TEST(WeightedErrors, Weights) {
             "batchnorm::forward_weighted: one value per channel has a weight; statistics of a batch need at "
             "least two (or SingleValue::allow)");
   EXPECT_EQ(refused(4, 1, 5, 0.03125f),
-            "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants clearly more "
+            "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants more "
             "than 1 (or Variance::biased)");
   EXPECT_EQ(refused(4, 1, 5, 0.05f),
             "batchnorm::forward_weighted: the weights add up to 1.00000001490116; an unbiased running variance wants "
-            "clearly more than 1 (or Variance::biased)");
+            "more than 1 (or Variance::biased)");
   one.setZero();
   EXPECT_EQ(error_of([&] { layer.forward_weighted(x, one, y, MaskedOutputs::normalize); }),
             "batchnorm::forward_weighted: all weights are 0; there is nothing to normalize with (or "
@@ -418,6 +418,8 @@ TEST(WeightedErrors, Weights) {
     layer.forward_weighted(x, one, y);
     EXPECT_EQ(error_of([&] { layer.backward_weighted(x, others, x, dx); }),
               "batchnorm::backward_weighted: weights are not those of the last forward_weighted");
+    EXPECT_EQ(error_of([&] { layer.backward_weighted(x, one, x, dx, MaskedOutputs::normalize); }),
+              "batchnorm::backward_weighted: outputs are not those of the last forward_weighted");
     EXPECT_EQ(dx.size(), 0);
     layer.backward_weighted(x, one, x, dx);
     dx = Tensor();

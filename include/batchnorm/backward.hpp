@@ -12,7 +12,7 @@ namespace batchnorm {
 ///           normalize.
 /// Computes: sums.dy = sum dy, sums.dy_centered = sum dy * (x - mean).
 /// Threads:  runs on `device`; the same bits for any number of threads.
-/// Throws:   batchnorm::Error on a shape or option that does not fit; then nothing has been written.
+/// Throws:   batchnorm::Error on a shape, moments or an axis that does not fit; then nothing has been written.
 template <Device D, class X, class DY>
 void collect_gradients(const D& device, const X& x, const DY& dy,
                        const BasicMoments<StatisticOf<detail::ScalarOf<X>>>& moments,

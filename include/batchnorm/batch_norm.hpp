@@ -95,7 +95,8 @@ class BatchNorm {
   }
 
   /// The same with statistics in which each position has a weight: padded sequences, ignored pixels, sample weights.
-  /// A weight of n counts like n equal values, a weight of 0 like none, whatever x holds there.
+  /// A weight of n counts like n equal values, a weight of 0 like none, whatever x holds there. (One position alone is
+  /// a single value, whatever its weight.)
   ///
   /// Shapes:   weights of the rank of x, 1 on the channel axis, and on each other axis either 1 or what x has; of any
   ///           scalar, bool too. They are held in the scalar of the parameters.
@@ -118,6 +119,7 @@ class BatchNorm {
     }
     detail::resize_like(y, x);
     weights_.swap(given_weights_);
+    masked_outputs_ = outputs;
     const auto x_view = detail::view_of(x, axis);
     const detail::Inputs in(x_view, detail::weights_view(weights_, x_view.shape));
     remember_forward(Forward::weighted, x);
@@ -235,7 +237,7 @@ class BatchNorm {
   }
 
   /// The gradients of the last forward_weighted; weights and outputs are those of that call, in its order of memory
-  /// (other weights are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
+  /// (others are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
   ///
   /// Computes: as backward with dx = gamma * inv_std * (g - w / W * (sum(g) + xhat * sum(g * xhat))); where masked
   ///           outputs were set to zero, they take no part in the sums, and dx is 0 there.
@@ -250,6 +252,7 @@ class BatchNorm {
     detail::check_input_gradient(function, "x", x, dy, dx);
     detail::take_weights(function, weights, x, axis, given_weights_);
     if (given_weights_ != weights_) detail::fail(function, "weights are not those of the last forward_weighted");
+    if (outputs != masked_outputs_) detail::fail(function, "outputs are not those of the last forward_weighted");
     detail::check_apart(function, "dx", dx, "weights", weights);
     detail::resize_like(dx, x);
     const auto x_view = detail::view_of(x, axis);
@@ -636,10 +639,11 @@ class BatchNorm {
   BasicGradientSums<Statistic> sums_;
   Workspace<Scalar> workspace_;
   mutable detail::WorkspacePool<Scalar> pool_;
-  Vector<Parameter> weights_;        // of every position in the last forward_weighted
-  Vector<Parameter> given_weights_;  // scratch: those of a call that has not been checked
-  Vector<Statistic> centers_;        // of every channel, in a backward from the output
-  detail::Bits slopes_;              // whether act' was 1 at each value of the last forward_add
+  Vector<Parameter> weights_;                           // of every position in the last forward_weighted
+  MaskedOutputs masked_outputs_ = MaskedOutputs::zero;  // in the last forward_weighted
+  Vector<Parameter> given_weights_;                     // scratch: those of a call that has not been checked
+  Vector<Statistic> centers_;                           // of every channel, in a backward from the output
+  detail::Bits slopes_;                                 // whether act' was 1 at each value of the last forward_add
   detail::LastForward last_forward_;
   bool training_ = true;
 };

@@ -167,7 +167,10 @@ void fold_into_next(const ScaleShift& folded, W& weights, Bias& bias, const Weig
   if (layout.groups != 1) detail::fail(function, "a dense layer has one group");
   detail::check_scale_shift(function, folded);
   detail::check_weights(function, folded, dims[axes.input], " inputs");
-  detail::check_optional_length(function, "bias", bias.size(), dims[axes.output]);
+  if (bias.size() != 0 && bias.size() != dims[axes.output]) {
+    detail::fail(function, "bias has length " + std::to_string(bias.size()) + "; the weights have " +
+                               std::to_string(dims[axes.output]) + " outputs");
+  }
   Vector<double> sums = Vector<double>::Zero(dims[axes.output]);
   detail::for_each_weight(weights, [&](T& weight, const auto& at) {
     const double w = static_cast<double>(weight);
@@ -189,7 +192,11 @@ inline ScaleShift requantization(const ScaleShift& folded, const Vector<double>&
                                  int output_zero_point = 0) {
   constexpr const char* function = "requantization";
   detail::check_scale_shift(function, folded);
-  if (sum_scale.size() != 1) detail::check_length(function, "sum_scale", sum_scale.size(), folded.scale.size());
+  if (sum_scale.size() != 1 && sum_scale.size() != folded.scale.size()) {
+    detail::fail(function, "sum_scale has length " + std::to_string(sum_scale.size()) +
+                               "; it must have one entry, or one for each of " + std::to_string(folded.scale.size()) +
+                               " channels");
+  }
   for (const double scale : sum_scale) detail::check_scale(function, "a sum_scale is ", scale);
   detail::check_scale(function, "output_scale is ", output_scale);
   ScaleShift result{folded.scale / output_scale, folded.shift / output_scale};

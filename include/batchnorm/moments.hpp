@@ -30,12 +30,13 @@ struct BasicMoments {
   /// Takes in the values of `other`. One without values is neutral.
   ///
   /// Computes: delta = other.mean - mean; mean += delta n_b / n; m2 += other.m2 + delta^2 n_a n_b / n.
-  /// Throws:   batchnorm::Error when the numbers of channels differ, or other.count is negative; then nothing has been
-  ///           written.
+  /// Throws:   batchnorm::Error when the numbers of channels differ, or a count is negative or not finite; then nothing
+  ///           has been written.
   /// Source:   Chan, Golub and LeVeque 1979, equation 2.1.
   void merge(const BasicMoments& other) {
+    detail::check_count("merge", "count", count);
+    detail::check_count("merge", "other.count", other.count);
     if (other.count == Statistic(0)) return;
-    if (!(other.count > Statistic(0))) detail::fail("merge", "other.count is negative, or not a number");
     const bool empty = count == Statistic(0) && channels() == 0;
     const Index expected = empty ? other.channels() : channels();
     detail::check_length("merge", "other.mean", other.mean.size(), expected);
@@ -88,7 +89,8 @@ void check_moments(const char* function, const BasicMoments<Statistic>& moments,
   check_length(function, "moments.mean", moments.mean.size(), x.channels);
   check_length(function, "moments.m2", moments.m2.size(), x.channels);
   check_not_negative(function, "moments.m2", moments.m2);
-  if (x.size() != 0 && !(moments.count > Statistic(0))) fail(function, "moments hold no values");
+  check_count(function, "moments.count", moments.count);
+  if (x.size() != 0 && moments.count == Statistic(0)) fail(function, "moments hold no values");
 }
 
 /// Derivatives that go through mean and variance want those of x, not of more values.
@@ -133,13 +135,13 @@ struct BasicRunningStatistics {
   /// Follows one more batch: r <- (1 - w) r + w b for mean and variance, w = average.weight(batches_seen).
   /// Moments without values change nothing. The one place where running statistics change.
   ///
-  /// Throws: batchnorm::Error when the number of channels differs, or the count is negative; then nothing has been
-  ///         written.
+  /// Throws: batchnorm::Error when the number of channels differs, or the count is negative or not finite; then nothing
+  ///         has been written.
   void update(const BasicMoments<Statistic>& moments) {
     detail::check_length("update", "moments.mean", moments.mean.size(), mean.size());
     detail::check_length("update", "moments.m2", moments.m2.size(), mean.size());
     detail::check_length("update", "var", var.size(), mean.size());
-    if (!(moments.count >= Statistic(0))) detail::fail("update", "moments.count is negative, or not a number");
+    detail::check_count("update", "moments.count", moments.count);
     if (moments.count == Statistic(0)) return;
     ++batches_seen;
     const Statistic w = Statistic(average.weight(batches_seen));

@@ -65,6 +65,13 @@ void check_not_negative(const char* function, const char* name, const V& values)
   }
 }
 
+/// Of values, or the sum of their weights.
+template <class Statistic>
+void check_count(const char* function, const char* name, const Statistic& count) {
+  if (count >= Statistic(0) && count - count == Statistic(0)) return;
+  fail(function, std::string(name) + " is negative or not finite");
+}
+
 inline void check_single_value(const char* function, const Shape& shape, SingleValue single_value) {
   if (shape.count() != 1 || shape.channels == 0 || single_value == SingleValue::allow) return;
   fail(function, "x has one value per channel; statistics of a batch need at least two (or SingleValue::allow)");

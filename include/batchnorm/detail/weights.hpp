@@ -124,7 +124,7 @@ void check_weighted_batch(const char* function, const Vector<T>& weights, Masked
   constexpr double rounding = 1e-6;  // of weights that should add up to 1: nothing else would be left of sum - 1
   if (unbiased && values > 1 && sum <= 1 + rounding) {
     fail(function, "the weights add up to ", sum,
-         "; an unbiased running variance wants clearly more than 1 (or Variance::biased)");
+         "; an unbiased running variance wants more than 1 (or Variance::biased)");
   }
 }
 
