@@ -1,4 +1,4 @@
-# Set-up shared by demo.cmake and test.cmake: Debian packages, configuration, build.
+# Set-up shared by demo.cmake, test.cmake and compare.cmake: Debian packages, configuration, build.
 
 cmake_minimum_required(VERSION 3.21...3.30)
 cmake_path(GET CMAKE_CURRENT_LIST_DIR PARENT_PATH source_dir)

@@ -84,6 +84,8 @@ TEST(BatchNorm, WithoutRunningStatisticsInferenceUsesTheBatch) {
   layer.infer(x, inferred);
   EXPECT_EQ(evaluated, trained);
   EXPECT_EQ(inferred, trained);
+  layer.train();
+  layer.forward(Matrix::Constant(20, 3, std::numeric_limits<float>::quiet_NaN()).eval(), trained);
   EXPECT_EQ(layer.running_mean(), Eigen::VectorXd::Zero(3));
   EXPECT_EQ(layer.running_var(), Eigen::VectorXd::Ones(3));
 }

@@ -60,8 +60,9 @@ inline Layout as_rank_3(const Layout& layout) {
   return {{before, layout.channels(), after}, layout.order, 1};
 }
 
-/// Sizes around one value, a vector of 4, 8 or 16 lanes, a tile of 8 rows and a block of 256, on every kind of layout.
-/// Empty tensors and single values per channel are not among them: they have no variance to compare.
+/// Sizes around one value, a vector of 4, 8 or 16 lanes, a tile of 8 rows, four tiles, 256 rows and a block of 2048, on
+/// every kind of layout. Empty tensors and single values per channel are not among them: they have no variance to
+/// compare.
 inline const std::vector<Layout>& cases() {
   static const std::vector<Layout> table = [] {
     std::vector<Layout> all;
@@ -84,6 +85,7 @@ inline const std::vector<Layout>& cases() {
     add(layouts_of(17, 3, 255));
     add(layouts_of(20, 9, 196));
     add(layouts_of(5000, 5, 1));
+    add(layouts_of(2049, 64, 1));
     add(layouts_of(300, 17, 9));
     add(layouts_of(70, 3, 49));
     add(every_axis_of({3, 17}));

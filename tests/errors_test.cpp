@@ -422,6 +422,10 @@ TEST(Errors, MergeOfGradientSums) {
             "batchnorm::gamma_gradient: moments.m2 has length 2; it must have one entry for each of 3 channels");
   EXPECT_EQ(error_of([] { GradientSums(3).gamma_gradient(Moments(3), -5); }),
             "batchnorm::gamma_gradient: epsilon is -5; it must be finite and not negative");
+  Moments uncounted(3);
+  uncounted.count = -1;
+  EXPECT_EQ(error_of([&] { GradientSums(3).gamma_gradient(uncounted, 0); }),
+            "batchnorm::gamma_gradient: moments.count is negative or not finite");
   GradientSums none, ones(3);
   EXPECT_EQ(error_of([&] { none.merge(other); }), "batchnorm::merge: other.dy_centered" + wanted);
   EXPECT_EQ(none.channels(), 0);

@@ -341,6 +341,15 @@ TEST(Weighted, FiniteDifferences) {
   }
 }
 
+TEST(Weighted, RefusesWeightsWhoseSumIsInfinite) {
+  BatchNorm<double> layer(3);
+  const Table x = Table::Random(9, 3), weights = Table::Constant(9, 1, 1e308);
+  Table y = Table::Constant(9, 3, -77);
+  EXPECT_EQ(error_of([&] { layer.forward_weighted(x, weights, y); }),
+            "batchnorm::forward_weighted: the weights add up to inf; that must be finite");
+  EXPECT_EQ(y, Table::Constant(9, 3, -77));
+}
+
 TEST(Weighted, WithAnActivation) {
   const auto p = weighted_problem<float>({{40, 9, 9}, Order::row_major, 1}, Extent::positions, MaskedOutputs::zero);
   const auto map = [&](auto& values) { return tensor<3, Eigen::RowMajor>(values, p.layout); };
@@ -397,11 +406,11 @@ TEST(WeightedErrors, Weights) {
             "batchnorm::forward_weighted: one value per channel has a weight; statistics of a batch need at "
             "least two (or SingleValue::allow)");
   EXPECT_EQ(refused(4, 1, 5, 0.03125f),
-            "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants more "
+            "batchnorm::forward_weighted: the weights add up to 0.625; an unbiased running variance wants clearly more "
             "than 1 (or Variance::biased)");
   EXPECT_EQ(refused(4, 1, 5, 0.05f),
             "batchnorm::forward_weighted: the weights add up to 1.00000001490116; an unbiased running variance wants "
-            "more than 1 (or Variance::biased)");
+            "clearly more than 1 (or Variance::biased)");
   one.setZero();
   EXPECT_EQ(error_of([&] { layer.forward_weighted(x, one, y, MaskedOutputs::normalize); }),
             "batchnorm::forward_weighted: all weights are 0; there is nothing to normalize with (or "
@@ -419,7 +428,11 @@ TEST(WeightedErrors, Weights) {
     EXPECT_EQ(error_of([&] { layer.backward_weighted(x, others, x, dx); }),
               "batchnorm::backward_weighted: weights are not those of the last forward_weighted");
     EXPECT_EQ(error_of([&] { layer.backward_weighted(x, one, x, dx, MaskedOutputs::normalize); }),
-              "batchnorm::backward_weighted: outputs are not those of the last forward_weighted");
+              "batchnorm::backward_weighted: outputs is not the MaskedOutputs of the last forward_weighted");
+    layer.forward_weighted(x, one, y, MaskedOutputs::normalize);
+    EXPECT_EQ(error_of([&] { layer.backward_weighted(x, one, x, dx); }),
+              "batchnorm::backward_weighted: outputs is not the MaskedOutputs of the last forward_weighted");
+    layer.forward_weighted(x, one, y);
     EXPECT_EQ(dx.size(), 0);
     layer.backward_weighted(x, one, x, dx);
     dx = Tensor();

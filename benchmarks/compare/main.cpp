@@ -154,7 +154,7 @@ void print_setting(const Settings& settings) {
 
 /// Better at once than after minutes of measuring.
 void require_writable(const std::string& path) {
-  if (!path.empty() && !std::ofstream(path)) throw std::runtime_error("cannot write " + path);
+  if (!path.empty() && !std::ofstream(path, std::ios::app)) throw std::runtime_error("cannot write " + path);
 }
 
 template <class T>

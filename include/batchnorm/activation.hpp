@@ -155,7 +155,8 @@ class ClippedRelu {
 };
 
 /// Any type with these three functions is one, where `differentiate` makes the same of act(v) as of v: it is given
-/// either. Piecewise linear ones can do so; sigmoids and GELU cannot.
+/// either. Piecewise linear ones can do so that leave their kinks where they are, as ReLU, its leaky and clipped kinds
+/// and hard tanh do; sigmoids, GELU and |v| cannot.
 template <class A>
 concept Activation = requires(const A& a, double v, double g) {
   a.values();

@@ -42,8 +42,8 @@ concept NoBackwardOptions = !is_backward_options<std::remove_cvref_t<T>>;
 ///          where it owns its memory, and must fit where it does not.
 /// Scalars: x has Scalar. Each other tensor has, too, or any of float, Eigen::bfloat16 and Eigen::half where Scalar is
 ///          one of them.
-/// Threads: calls on one layer must not overlap, except those of `infer`. The same bits for any number of threads.
-/// Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
+/// Threads: calls on one layer must not overlap, except those of `infer` and `infer_add`. The same bits for any number
+/// of threads. Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
 /// Memory:  after the first call with a shape nothing is allocated (but to hand work to a thread pool).
 template <class Scalar, Activation Act = Identity>
 class BatchNorm {
@@ -59,7 +59,8 @@ class BatchNorm {
   /// Whether backward_add does without y.
   static constexpr bool keeps_slopes = detail::is_identity<Act> || detail::has_two_slopes<Act>;
 
-  /// Throws: batchnorm::Error when channels < 1, or epsilon is negative or not finite.
+  /// Throws: batchnorm::Error when channels < 1, epsilon is negative or not finite, or the average has a weight outside
+  ///         [0, 1] or a window below 1.
   explicit BatchNorm(Index channels, const Options& options = {}, const Act& activation = Act())
       : options_(checked(channels, options)),
         activation_(activation),
@@ -103,8 +104,8 @@ class BatchNorm {
   /// Computes: mean = sum(w * x) / W, var = sum(w * (x - mean)^2) / W with W = sum(w); the running variance has W - 1
   ///           for W; y as in forward, and by default 0 where the weight is 0.
   /// Aliasing: y may be x. No other overlap.
-  /// Throws:   as forward, and on a weight that is negative or not finite, or where none counts and all outputs are
-  ///           wanted.
+  /// Throws:   as forward, and on a weight that is negative, not finite or out of the parameters' range, where none
+  ///           counts and all outputs are wanted, or where W is hardly more than 1 and the running variance unbiased.
   template <Device D, class X, class W, class Y>
   void forward_weighted(const D& device, const X& x, const W& weights, Y&& y,
                         MaskedOutputs outputs = MaskedOutputs::zero) {
@@ -121,20 +122,9 @@ class BatchNorm {
     weights_.swap(given_weights_);
     masked_outputs_ = outputs;
     const auto x_view = detail::view_of(x, axis);
-    const detail::Inputs in(x_view, detail::weights_view(weights_, x_view.shape));
     remember_forward(Forward::weighted, x);
-    if (normalizes_batch()) {
-      normalize_weighted_batch(device, in, detail::view_of(y, axis), outputs);
-      if (training_) running_.update(moments_);
-    } else {
-      use_running_statistics();
-      const auto fill_y = fill_and_keep();
-      if (outputs == MaskedOutputs::zero) {
-        detail::normalize_masked(device, in, detail::view_of(y, axis), fill_y, workspace_);
-      } else {
-        detail::normalize(device, detail::Inputs(x_view), detail::view_of(y, axis), fill_y, workspace_);
-      }
-    }
+    normalize_weighted(device, detail::Inputs(x_view, detail::weights_view(weights_, x_view.shape)),
+                       detail::view_of(y, axis));
   }
 
   /// The gradients of the last forward. x and dy are those of that call; dx is overwritten, the gradients of gamma and
@@ -143,7 +133,7 @@ class BatchNorm {
   /// Computes: g = dy * act'(v), where v is what the activation saw (computed again from x);
   ///           dx = gamma * inv_std * (g - sum(g) / n - xhat * sum(g * xhat) / n) after training,
   ///           dx = gamma * inv_std * g after eval; dgamma = sum(g * xhat), dbeta = sum(g).
-  ///           With options.mean and var: dx += mean / n + 2 * (x - mean) * var / n.
+  ///           With options.mean and var: dx += options.mean / n + 2 * (x - mean) * options.var / n.
   /// Aliasing: dx may be dy, or x. No other overlap.
   /// Throws:   batchnorm::Error without a forward, or after another kind of it (forward_add, forward_weighted), on a
   ///           shape other than in that forward, or on gradients of mean or var after eval.
@@ -236,8 +226,8 @@ class BatchNorm {
     take_parameter_gradients(parameters);
   }
 
-  /// The gradients of the last forward_weighted; weights and outputs are those of that call, in its order of memory
-  /// (others are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
+  /// The gradients of the last forward_weighted; the weights, in its order of memory, and `outputs` are those of that
+  /// call (others are refused). With MaskedOutputs::normalize, x must be finite where the weight is 0.
   ///
   /// Computes: as backward with dx = gamma * inv_std * (g - w / W * (sum(g) + xhat * sum(g * xhat))); where masked
   ///           outputs were set to zero, they take no part in the sums, and dx is 0 there.
@@ -252,7 +242,9 @@ class BatchNorm {
     detail::check_input_gradient(function, "x", x, dy, dx);
     detail::take_weights(function, weights, x, axis, given_weights_);
     if (given_weights_ != weights_) detail::fail(function, "weights are not those of the last forward_weighted");
-    if (outputs != masked_outputs_) detail::fail(function, "outputs are not those of the last forward_weighted");
+    if (outputs != masked_outputs_) {
+      detail::fail(function, "outputs is not the MaskedOutputs of the last forward_weighted");
+    }
     detail::check_apart(function, "dx", dx, "weights", weights);
     detail::resize_like(dx, x);
     const auto x_view = detail::view_of(x, axis);
@@ -272,7 +264,7 @@ class BatchNorm {
 
   /// The gradients of gamma and beta alone, of the last forward.
   ///
-  /// Throws: batchnorm::Error without a forward, or on a shape other than in that forward.
+  /// Throws: batchnorm::Error without a forward, after another kind of it, or on a shape other than in that forward.
   template <Device D, class X, class DY>
   void backward_parameters(const D& device, const X& x, const DY& dy,
                            ParameterGradients parameters = ParameterGradients::add) {
@@ -403,7 +395,7 @@ class BatchNorm {
     detail::check_length(function, "running_var", running_.var.size(), channels());
   }
 
-  /// Memory that forward, backward and infer keep for their next call.
+  /// Scratch memory that forward, backward and infer keep for their next call.
   Index workspace_bytes() const {
     const std::size_t own = static_cast<std::size_t>(weights_.size() + given_weights_.size()) * sizeof(Parameter) +
                             static_cast<std::size_t>(centers_.size()) * sizeof(Statistic);
@@ -496,16 +488,21 @@ class BatchNorm {
   }
 
   template <Device D, class In, class Out>
-  void normalize_weighted_batch(const D& device, const In& x_weights, const detail::View<Out>& y,
-                                MaskedOutputs outputs) {
-    if (outputs == MaskedOutputs::zero) {
+  void normalize_weighted(const D& device, const In& x_weights, const detail::View<Out>& y) {
+    const bool masked = masked_outputs_ == MaskedOutputs::zero;
+    if (normalizes_batch() && masked) {
       detail::normalize_masked_batch(device, x_weights, y, moments_, parameters(), options_.epsilon, activation_,
                                      inv_std_.data(), workspace_);
-    } else {
+    } else if (normalizes_batch()) {
       detail::collect_weighted_moments(device, x_weights, moments_, workspace_);
-      const detail::Inputs x(x_weights.template get<0>());
-      detail::normalize(device, x, y, fill_and_keep(), workspace_);
+    } else {
+      use_running_statistics();
+      if (masked) detail::normalize_masked(device, x_weights, y, fill_and_keep(), workspace_);
     }
+    if (!masked) {
+      detail::normalize(device, detail::Inputs(x_weights.template get<0>()), y, fill_and_keep(), workspace_);
+    }
+    if (training_) running_.update(moments_);
   }
 
   template <Device D, class X, class Y, class... Z>

@@ -7,6 +7,7 @@
 #include "batchnorm/options.hpp"
 #include "batchnorm/scalar.hpp"
 #include "batchnorm/shape.hpp"
+#include "batchnorm/activation.hpp"
 #include "batchnorm/moments.hpp"
 #include "batchnorm/forward.hpp"
 #include "batchnorm/gradient_sums.hpp"

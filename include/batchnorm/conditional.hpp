@@ -44,6 +44,11 @@ View<T> sample_of(View<T> view, Index sample, Index samples) {
   return view;
 }
 
+template <class... T>
+Inputs<T...> sample_of(const Inputs<T...>& in, Index sample, Index samples) {
+  return std::apply([&](const auto&... view) { return Inputs(sample_of(view, sample, samples)...); }, in.views);
+}
+
 template <class T>
 const T* row_or_null(const Eigen::Ref<const PerSample<T>>& values, Index row) {
   return values.size() == 0 ? nullptr : values.data() + row * values.outerStride();
@@ -77,6 +82,53 @@ struct FillSampleGradient {
     });
   }
 };
+
+template <class G, class X, class DY, class Gamma, class DX>
+void check_per_sample_gradient(const char* function, const char* name, const G& gradient, const X& x, const DY& dy,
+                               const Gamma& gamma, const DX& dx) {
+  check_apart(function, name, gradient, "x", x);
+  check_apart(function, name, gradient, "dy", dy);
+  check_apart(function, name, gradient, "gamma", gamma);
+  check_apart(function, name, gradient, "dx", dx);
+}
+
+/// The gradients of each sample's gamma and beta, and the sums of gamma * dy over all samples.
+template <Device D, class In, class T>
+void collect_gradients_per_sample(const D& device, const In& x_dy, Index samples,
+                                  const MomentsView<StatisticOf<T>>& moments, double epsilon,
+                                  const Eigen::Ref<const PerSample<ParameterOf<T>>>& gamma,
+                                  PerSample<ParameterOf<T>>& gamma_gradient, PerSample<ParameterOf<T>>& beta_gradient,
+                                  BasicGradientSums<StatisticOf<T>>& scaled_sums, Workspace<T>& workspace) {
+  using Statistic = StatisticOf<T>;
+  const Index channels = x_dy.shape().channels;
+  BasicGradientSums<Statistic> sums(channels);
+  for (Index n = 0; n < samples; ++n) {
+    collect_gradients(device, sample_of(x_dy, n, samples), FillNormalize<T>{moments, {}, epsilon}, sums, workspace);
+    add_gamma_gradient(moments, sums.dy_centered.data(), epsilon, gamma_gradient.row(n).data(), channels);
+    const ParameterOf<T>* const of_sample = row_or_null(gamma, n);
+    for (Index c = 0; c < channels; ++c) {
+      const Statistic factor = of_sample == nullptr ? Statistic(1) : Statistic(of_sample[c]);
+      beta_gradient(n, c) = static_cast<ParameterOf<T>>(sums.dy[c]);
+      scaled_sums.dy[c] += factor * sums.dy[c];
+      scaled_sums.dy_centered[c] += factor * sums.dy_centered[c];
+    }
+  }
+}
+
+template <Device D, class In, class Out, class T>
+void input_gradient_per_sample(const D& device, const In& x_dy, const View<Out>& dx, Index samples,
+                               const MomentsView<StatisticOf<T>>& moments, double epsilon,
+                               const Eigen::Ref<const PerSample<ParameterOf<T>>>& gamma,
+                               const BasicGradientSums<StatisticOf<T>>& scaled_sums, Workspace<T>& workspace) {
+  if (dx.shape.size() == 0) return;
+  for (Index n = 0; n < samples; ++n) {
+    const auto of_sample = sample_of(x_dy, n, samples);
+    const auto to = sample_of(dx, n, samples);
+    const Partition partition = make_linear_partition(grid_of(of_sample, to), 2);
+    run(device, make_map<InputGradientFormula<Identity>>(partition, of_sample, to),
+        FillSampleGradient<T>{moments, scaled_sums, row_or_null(gamma, n), epsilon}, workspace);
+  }
+}
 
 }  // namespace detail
 
@@ -139,65 +191,33 @@ void backward_per_sample(const D& device, const X& x, const DY& dy,
                          PerSample<ParameterOf<detail::ScalarOf<X>>>& beta_gradient, const Options& options = {},
                          Workspace<detail::ScalarOf<X>>* workspace = nullptr) {
   using T = detail::ScalarOf<X>;
-  using Statistic = StatisticOf<T>;
-  using Parameter = ParameterOf<T>;
   constexpr const char* function = "backward_per_sample";
   detail::require_tensor<X>();
   detail::require_input<X, DY>();
   detail::require_output<X, DX>();
   const Index axis = detail::resolve_axis<X>(function, options.axis);
-  const auto x_view = detail::view_of(x, axis);
-  const auto dy_view = detail::view_of(dy, axis);
+  const detail::Inputs x_dy(detail::view_of(x, axis), detail::view_of(dy, axis));
   const Index samples = detail::dimensions_of(x)[static_cast<std::size_t>(detail::sample_axis<X>())];
-  const Index channels = x_view.shape.channels;
+  const Index channels = x_dy.shape().channels;
   detail::check_sample_axis<X>(function, axis);
   detail::check_epsilon(function, options.epsilon);
   detail::check_same_dimensions(function, "dy", dy, x);
-  detail::check_moments_of_x(function, moments, x_view.shape);
+  detail::check_moments_of_x(function, moments, x_dy.shape());
   detail::check_per_sample(function, "gamma", gamma, samples, channels);
   detail::check_input_gradient(function, "x", x, dy, dx);
   detail::check_apart(function, "dx", dx, "gamma", gamma);
-  const auto check_parameter_gradient = [&](const char* name, const auto& gradient) {
-    detail::check_apart(function, name, gradient, "x", x);
-    detail::check_apart(function, name, gradient, "dy", dy);
-    detail::check_apart(function, name, gradient, "gamma", gamma);
-    detail::check_apart(function, name, gradient, "dx", dx);
-  };
-  check_parameter_gradient("gamma_gradient", gamma_gradient);
-  check_parameter_gradient("beta_gradient", beta_gradient);
+  detail::check_per_sample_gradient(function, "gamma_gradient", gamma_gradient, x, dy, gamma, dx);
+  detail::check_per_sample_gradient(function, "beta_gradient", beta_gradient, x, dy, gamma, dx);
   detail::check_apart(function, "beta_gradient", beta_gradient, "gamma_gradient", gamma_gradient);
   detail::resize_like(dx, x);
   gamma_gradient.setZero(samples, channels);
   beta_gradient.setZero(samples, channels);
   detail::WorkspaceOrOwn<T> memory(workspace);
-  const auto moments_view = detail::view_of(moments);
-  BasicGradientSums<Statistic> sums(channels), scaled(channels);
-  const auto pair_of = [&](Index n) {
-    return detail::Inputs(detail::sample_of(x_view, n, samples), detail::sample_of(dy_view, n, samples));
-  };
-  for (Index n = 0; n < samples; ++n) {
-    detail::collect_gradients(device, pair_of(n), detail::FillNormalize<T>{moments_view, {}, options.epsilon}, sums,
-                              memory.get());
-    detail::add_gamma_gradient(moments_view, sums.dy_centered.data(), options.epsilon, gamma_gradient.row(n).data(),
-                               channels);
-    const Parameter* const of_sample = detail::row_or_null(gamma, n);
-    for (Index c = 0; c < channels; ++c) {
-      const Statistic factor = of_sample == nullptr ? Statistic(1) : Statistic(of_sample[c]);
-      beta_gradient(n, c) = static_cast<Parameter>(sums.dy[c]);
-      scaled.dy[c] += factor * sums.dy[c];
-      scaled.dy_centered[c] += factor * sums.dy_centered[c];
-    }
-  }
-  const auto dx_view = detail::view_of(dx, axis);
-  for (Index n = 0; n < samples; ++n) {
-    const auto x_dy = pair_of(n);
-    const auto to = detail::sample_of(dx_view, n, samples);
-    if (to.shape.size() == 0) continue;
-    using Formula = detail::InputGradientFormula<Identity>;
-    const detail::FillSampleGradient<T> fill{moments_view, scaled, detail::row_or_null(gamma, n), options.epsilon};
-    const detail::Partition partition = detail::make_linear_partition(detail::grid_of(x_dy, to), 2);
-    detail::run(device, detail::make_map<Formula>(partition, x_dy, to), fill, memory.get());
-  }
+  BasicGradientSums<StatisticOf<T>> scaled_sums(channels);
+  detail::collect_gradients_per_sample(device, x_dy, samples, detail::view_of(moments), options.epsilon, gamma,
+                                       gamma_gradient, beta_gradient, scaled_sums, memory.get());
+  detail::input_gradient_per_sample(device, x_dy, detail::view_of(dx, axis), samples, detail::view_of(moments),
+                                    options.epsilon, gamma, scaled_sums, memory.get());
 }
 
 /// On the calling thread.

@@ -2,8 +2,8 @@
 
 #include "batchnorm/batch_norm.hpp"
 
-// After training a layer is one multiplication and one addition per channel. These can be moved into the weights of the
-// layer before or after it, and then cost nothing.
+// After training a layer multiplies each value by a number of its channel and adds another. These can be moved into the
+// weights of the layer before or after it, and then cost nothing.
 
 namespace batchnorm {
 

@@ -9,7 +9,7 @@ namespace batchnorm {
 /// Count, mean and sum of squared deviations of each channel of x: the statistics of batch normalization.
 ///
 /// Shapes:   x of rank 2 or more, channels on options.axis; `moments` is resized to one entry per channel.
-/// Computes: mean = sum x / count, m2 = sum (x - mean)^2, each in one reading of x. An x without values gives count 0.
+/// Computes: mean = sum x / count, m2 = sum (x - mean)^2, both in one reading of x. An x without values gives count 0.
 /// Threads:  runs on `device`; the same bits for any number of threads.
 /// Throws:   batchnorm::Error when the axis is out of range; then nothing has been written.
 /// Source:   Chan, Golub and LeVeque 1979.

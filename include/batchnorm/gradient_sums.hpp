@@ -58,11 +58,13 @@ struct BasicGradientSums {
 
   /// sum of dy * (x - mean) * inv_std.
   ///
-  /// Throws: batchnorm::Error when the numbers of channels differ, or epsilon is negative or not finite.
+  /// Throws: batchnorm::Error when the numbers of channels differ, or epsilon or moments.count is negative or not
+  ///         finite.
   Vector<Statistic> gamma_gradient(const BasicMoments<Statistic>& moments, double epsilon) const {
     detail::check_epsilon("gamma_gradient", epsilon);
     detail::check_length("gamma_gradient", "dy_centered", dy_centered.size(), channels());
     detail::check_length("gamma_gradient", "moments.m2", moments.m2.size(), channels());
+    detail::check_count("gamma_gradient", "moments.count", moments.count);
     Vector<Statistic> gradient = Vector<Statistic>::Zero(channels());
     detail::add_gamma_gradient(detail::view_of(moments), dy_centered.data(), epsilon, gradient.data(), channels());
     return gradient;

@@ -23,9 +23,12 @@ struct BasicMoments {
   Index channels() const { return mean.size(); }
 
   /// m2 / count; 0 without values.
-  Vector<Statistic> var() const { return m2 / divisor(count); }
-  /// m2 / (count - 1); 0 for a single value.
-  Vector<Statistic> unbiased_var() const { return m2 / divisor(count - Statistic(1)); }
+  Vector<Statistic> var() const { return m2 / (count > Statistic(0) ? count : Statistic(1)); }
+  /// m2 / (count - 1); 0 where the count is at most 1.
+  Vector<Statistic> unbiased_var() const {
+    if (!(count > Statistic(1))) return Vector<Statistic>::Zero(channels());
+    return m2 / Statistic(count - Statistic(1));
+  }
 
   /// Takes in the values of `other`. One without values is neutral.
   ///
@@ -50,9 +53,6 @@ struct BasicMoments {
     m2 += other.m2 + delta.cwiseProduct(delta) * (count * share);
     count = total;
   }
-
- private:
-  static Statistic divisor(const Statistic& n) { return n > Statistic(0) ? n : Statistic(1); }
 };
 
 using Moments = BasicMoments<double>;
@@ -133,7 +133,8 @@ struct BasicRunningStatistics {
   }
 
   /// Follows one more batch: r <- (1 - w) r + w b for mean and variance, w = average.weight(batches_seen).
-  /// Moments without values change nothing. The one place where running statistics change.
+  /// Moments without values change nothing; none() counts batches and changes no more. The one place where running
+  /// statistics change.
   ///
   /// Throws: batchnorm::Error when the number of channels differs, or the count is negative or not finite; then nothing
   ///         has been written.
@@ -144,6 +145,7 @@ struct BasicRunningStatistics {
     detail::check_count("update", "moments.count", moments.count);
     if (moments.count == Statistic(0)) return;
     ++batches_seen;
+    if (average.rule == RunningAverage::Rule::none) return;
     const Statistic w = Statistic(average.weight(batches_seen));
     const Statistic divisor = variance == Variance::biased ? moments.count : moments.count - Statistic(1);
     const Statistic var_weight = divisor > Statistic(0) ? w / divisor : Statistic(0);

@@ -11,7 +11,7 @@
 namespace batchnorm {
 
 /// A direction in the space of x, gamma and beta: `Direction{x_part}` or `Direction{x_part, gamma_part, beta_part}`. A
-/// part without entries is zero.
+/// gamma or beta part without entries is zero.
 template <class X>
 struct Direction {
   using Parameters = Vector<ParameterOf<detail::ScalarOf<X>>>;

@@ -130,8 +130,7 @@ consteval void require_input() {
 
 template <class X, class Scalar>
 consteval void require_scalar() {
-  static_assert(!TraitsOf<X>::ok || std::is_same_v<ScalarOf<X>, Scalar>,
-                "batchnorm: the tensors of a layer have the layer's scalar.");
+  static_assert(!TraitsOf<X>::ok || std::is_same_v<ScalarOf<X>, Scalar>, "batchnorm: x has the scalar of the layer.");
 }
 
 /// `Y&&` as deduced for an output argument.

@@ -1,4 +1,4 @@
-// expects: the tensors of a layer have the layer's scalar
+// expects: x has the scalar of the layer
 #include <batchnorm/batchnorm.hpp>
 
 #ifdef MUST_NOT_COMPILE

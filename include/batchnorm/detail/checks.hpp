@@ -5,7 +5,7 @@
 
 #include "batchnorm/shape.hpp"
 
-// Every check of an input. All of them run before anything is written.
+// Checks of tensors and vectors; those of one feature stand beside it. All of them run before anything is written.
 
 namespace batchnorm::detail {
 
@@ -65,11 +65,14 @@ void check_not_negative(const char* function, const char* name, const V& values)
   }
 }
 
+BATCHNORM_COLD [[noreturn]] inline void fail_count(const char* function, const char* name) {
+  fail(function, std::string(name) + " is negative or not finite");
+}
+
 /// Of values, or the sum of their weights.
 template <class Statistic>
 void check_count(const char* function, const char* name, const Statistic& count) {
-  if (count >= Statistic(0) && count - count == Statistic(0)) return;
-  fail(function, std::string(name) + " is negative or not finite");
+  if (!(count >= Statistic(0) && count - count == Statistic(0))) fail_count(function, name);
 }
 
 inline void check_single_value(const char* function, const Shape& shape, SingleValue single_value) {

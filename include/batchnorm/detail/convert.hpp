@@ -7,8 +7,8 @@
 #include "batchnorm/detail/vectors.hpp"
 #include "batchnorm/scalar.hpp"
 
-// Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic,
-// which every target has. Where the compilers do not find an instruction of AVX-512 or AVX2, it is named.
+// Vectors in memory that are narrower than those to compute with. 16-bit values are converted by integer arithmetic
+// where the target has no instruction for it. Where the compilers do not find one that it has, it is named.
 
 // Whether asm takes vectors of any target: Clang's has operands of more than 16 bytes only where the whole file may use
 // AVX.

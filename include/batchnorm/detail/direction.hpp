@@ -25,7 +25,7 @@ struct SecondGradientFormula {
 };
 
 /// Of x, dy and v, the part of x in a direction, in every channel. All are zero where the statistics are constants, but
-/// for v_dy, which has dy_mean = 0 then.
+/// for v_dy, which has dy_mean = 0 then, and for v behind sum_products.
 template <class Statistic>
 struct DirectionSums {
   static constexpr Index arrays = 5;

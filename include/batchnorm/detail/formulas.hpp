@@ -6,7 +6,7 @@
 #include "batchnorm/activation.hpp"
 #include "batchnorm/detail/lanes.hpp"
 
-// The arithmetic of the four phases, one struct each, on vectors (V) or single values. How memory is walked is in
+// The arithmetic of sums and maps, one struct each, on vectors (V) or single values. How memory is walked is in
 // reduce.hpp and map.hpp; to change a formula, change it here.
 
 namespace batchnorm::detail {

@@ -30,17 +30,22 @@ struct FillInputGradientOfOutput {
   double epsilon;
   Act activation;
 
+  Statistic gamma(Index c) const { return parameters.gamma == nullptr ? Statistic(1) : Statistic(parameters.gamma[c]); }
+  Statistic beta(Index c) const { return parameters.beta == nullptr ? Statistic(0) : Statistic(parameters.beta[c]); }
+  Statistic inv_std(Index c) const {
+    Statistic result;
+    moments.template inverse_std<Lanes<Statistic, Statistic, 0>>(c, epsilon, result);
+    return result;
+  }
+
   void operator()(const std::array<Compute*, Formula::coefficients>& to, Index begin, Index end) const {
     for (Index c = begin; c < end; ++c) {
-      Statistic inv_std;
-      moments.template inverse_std<Lanes<Statistic, Statistic, 0>>(c, epsilon, inv_std);
-      const Statistic gamma = parameters.gamma == nullptr ? Statistic(1) : Statistic(parameters.gamma[c]);
-      const Statistic scale = gamma * inv_std;
+      const Statistic scale = gamma(c) * inv_std(c);
       const Statistic dy_mean = sums == nullptr ? Statistic(0) : Statistic(sums->dy[c] / moments.count);
       const Statistic xhat_mean =
-          sums == nullptr ? Statistic(0) : Statistic(sums->dy_centered[c] * inv_std / moments.count);
-      to[Base::center][c] = parameters.beta == nullptr ? Compute(0) : Compute(parameters.beta[c]);
-      to[Base::inv_std][c] = static_cast<Compute>(Statistic(1) / gamma);
+          sums == nullptr ? Statistic(0) : Statistic(sums->dy_centered[c] * inv_std(c) / moments.count);
+      to[Base::center][c] = static_cast<Compute>(beta(c));
+      to[Base::inv_std][c] = static_cast<Compute>(Statistic(1) / gamma(c));
       to[Base::scale][c] = static_cast<Compute>(scale);
       to[Base::xhat_scale][c] = static_cast<Compute>(-scale * xhat_mean);
       to[Base::shift][c] = static_cast<Compute>(-scale * dy_mean);
@@ -58,20 +63,16 @@ void collect_gradients_of_output(const D& device, const In& y_dy, const FillInpu
   const Shape& shape = y_dy.shape();
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
-  centers.setZero(shape.channels);
-  if (fill.parameters.beta != nullptr) {
-    for (Index c = 0; c < shape.channels; ++c) centers[c] = Statistic(fill.parameters.beta[c]);
-  }
+  centers.resize(shape.channels);
+  for (Index c = 0; c < shape.channels; ++c) centers[c] = fill.beta(c);
   using Formula = OutputGradientFormula<Act>;
   const Partition partition = make_partition(grid_of(y_dy), 2);
   run(device, make_reduction<Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
       FillActivation<Act, Formula::constants>{fill.activation}, workspace);
   // sum g (v - beta) = gamma inv_std sum g (x - mean).
   for (Index c = 0; c < shape.channels; ++c) {
-    Statistic inv_std;
-    fill.moments.template inverse_std<Lanes<Statistic, Statistic, 0>>(c, fill.epsilon, inv_std);
-    const Statistic gamma = fill.parameters.gamma == nullptr ? Statistic(1) : Statistic(fill.parameters.gamma[c]);
-    sums.dy_centered[c] = inv_std == Statistic(0) ? Statistic(0) : Statistic(sums.dy_centered[c] / (gamma * inv_std));
+    const Statistic scale = fill.gamma(c) * fill.inv_std(c);
+    sums.dy_centered[c] = scale == Statistic(0) ? Statistic(0) : Statistic(sums.dy_centered[c] / scale);
   }
 }
 

@@ -10,8 +10,8 @@
 #include "batchnorm/detail/lanes.hpp"
 
 // What a kernel walks. The kernels of sum_rows.hpp, sum_runs.hpp and map_kernels.hpp are the inner loops, each compiled
-// for every target: one call walks many lines, reads each input once and writes the output, if there is one, once. All
-// decisions are taken by their callers, reduce.hpp and map.hpp.
+// for every target: one call walks many lines, reads each input once and writes the output, if there is one, once. What
+// is walked is decided by their callers, reduce.hpp and map.hpp.
 
 namespace batchnorm::detail {
 

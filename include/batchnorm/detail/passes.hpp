@@ -46,7 +46,7 @@ Index scratch_columns(const Partition& partition) {
   return std::min(partition.channel_step * pack_lanes<Compute>, max_columns);
 }
 
-/// A formula of reduce.hpp over a whole tensor, into `first` and `second` of every channel.
+/// A formula, summed over a whole tensor into `first` and `second` of every channel.
 template <class In, class Formula>
 class Reduction {
  public:
@@ -149,7 +149,7 @@ class Reduction {
   Statistic *slots_ = nullptr, *statistics_ = nullptr;
 };
 
-/// A formula of map.hpp over a whole tensor, with coefficients for every channel.
+/// A formula, applied to a whole tensor with coefficients for every channel.
 template <class In, class Formula, class Out>
 class Map {
  public:

@@ -67,7 +67,7 @@ class PartReduction {
   const Grid& grid;
   Part part;
   const In& in;
-  const Statistic* mean;                          // GradientFormula: of every channel
+  const Statistic* mean;                          // of every channel, if the formula does not find it
   FurtherCoefficients<Compute, Formula> further;  // of every channel
   Statistic* first;
   Statistic* second;

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "batchnorm/detail/centers.hpp"
-#include "batchnorm/detail/join.hpp"
+#include "batchnorm/detail/sum_tiles.hpp"
 
 namespace batchnorm::detail {
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <span>
 #include <string>
 
@@ -121,10 +122,12 @@ void check_weighted_batch(const char* function, const Vector<T>& weights, Masked
          "one value per channel has a weight; statistics of a batch need at least two (or SingleValue::allow)");
   }
   const double sum = static_cast<double>(total(weights));
+  if (!(sum <= std::numeric_limits<double>::max()))
+    fail(function, "the weights add up to ", sum, "; that must be finite");
   constexpr double rounding = 1e-6;  // of weights that should add up to 1: nothing else would be left of sum - 1
   if (unbiased && values > 1 && sum <= 1 + rounding) {
     fail(function, "the weights add up to ", sum,
-         "; an unbiased running variance wants more than 1 (or Variance::biased)");
+         "; an unbiased running variance wants clearly more than 1 (or Variance::biased)");
   }
 }
 
