@@ -42,8 +42,8 @@ concept NoBackwardOptions = !is_backward_options<std::remove_cvref_t<T>>;
 ///          where it owns its memory, and must fit where it does not.
 /// Scalars: x has Scalar. Each other tensor has, too, or any of float, Eigen::bfloat16 and Eigen::half where Scalar is
 ///          one of them.
-/// Threads: calls on one layer must not overlap, except those of `infer` and `infer_add`. The same bits for any number
-/// of threads. Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
+/// Threads: calls on one layer must not overlap, except those of `infer` and `infer_add`; the same bits for any number.
+/// Throws:  batchnorm::Error, and then the layer and the outputs are what they were before the call.
 /// Memory:  after the first call with a shape nothing is allocated (but to hand work to a thread pool).
 template <class Scalar, Activation Act = Identity>
 class BatchNorm {
