@@ -81,8 +81,9 @@ struct JoinColumns {
 
   template <class L>
   BATCHNORM_INLINE static Statistic sum_lanes(const typename L::V& v) {
+    const typename L::V in_memory = v;  // a copy: v itself stays in a register while it is added to
     Statistic lanes[L::count];
-    L::Computed::store(lanes, v);
+    L::Computed::store(lanes, in_memory);
 #pragma GCC unroll 4
     for (int half = L::count / 2; half > 0; half /= 2) {
 #pragma GCC unroll 4
