@@ -29,6 +29,9 @@ inline constexpr Index min_run = 256;
 inline constexpr Index min_column_rows = 16;
 /// From here on a map may walk them as runs all the same.
 inline constexpr Index min_map_run = 128;
+/// And where a core reads ahead by itself, from here on; twice as long in an L2, where coefficients for each column
+/// cost less.
+inline constexpr Index min_straight_run_bytes = pack_bytes;
 
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
@@ -201,6 +204,14 @@ inline Partition with_long_stretches(Partition partition, Index together) {
   return partition;
 }
 
+/// Whether a map of so many bytes of inputs and outputs walks what sums read as columns in the order of memory, run by
+/// run: where cores read ahead of that, it is faster than a part at a time that is still in a nearer cache.
+inline bool walks_short_runs(const Grid& grid, Index bytes) {
+  const MemoryAccess& access = memory_access();
+  const Index least = (bytes <= 2 * access.resident_bytes ? 2 : 1) * min_straight_run_bytes;
+  return grid.shape.inner * grid.value_bytes >= least && access.reads_ahead(bytes);
+}
+
 /// For a map that walks as runs what sums read as columns, if the runs are long enough.
 inline void walk_long_runs(Grid& grid) {
   if (grid.shape.inner >= min_map_run) grid.by_columns = false;
@@ -232,14 +243,16 @@ inline Index coefficient_repeats(const Shape& shape, Index lanes, Index column_b
 /// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
 /// columns a part is cut along the channels all the same, where their coefficients would not stay in the cache.)
 inline Partition make_linear_partition(Grid grid, Index inputs, Index outputs = 1) {
+  const Index total_bytes = (inputs + outputs) * grid.bytes();
   walk_long_runs(grid);
+  if (walks_short_runs(grid, total_bytes)) grid.by_columns = false;
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);
   // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
   if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
   if (grid.by_columns && shape.inner > 1) return make_partition(grid, inputs, 2 * part_bytes);
-  const Index bytes = memory_access().streams((inputs + outputs) * grid.bytes()) ? streamed_part_bytes : part_bytes;
+  const Index bytes = memory_access().streams(total_bytes) ? streamed_part_bytes : part_bytes;
   const Index channel_step =
       grid.by_columns ? coefficient_columns(grid, inputs) : std::clamp<Index>(bytes / run_bytes, 1, channels);
   const Index fit = std::max<Index>(bytes / (channel_step * run_bytes), 1), line = steps_to_line(channels * run_bytes);

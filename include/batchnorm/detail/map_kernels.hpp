@@ -24,8 +24,8 @@ BATCHNORM_INLINE void map_at(const Pointers<In>& in, Index i, const Coefficients
       in.template load<L, k>(v[k], i);
     }
   });
-#pragma GCC unroll 8
-  for (int k = 0; k < Formula::coefficients; ++k) coefficients.get(c[k], k);
+  for_each_index<static_cast<std::size_t>(Formula::coefficients)>(
+      [&](auto k) BATCHNORM_INLINE_LAMBDA { coefficients.template get<k>(c[k]); });
   Formula::apply(v, c, result);
 }
 
@@ -100,11 +100,11 @@ BATCHNORM_INLINE void map_ahead(const Lines<In>& line, To& to, Index begin, Inde
 
 /// The same of few vectors, asking for none.
 template <class L, class Formula, class In, class To, class Coefficients>
-BATCHNORM_INLINE void map_few(const Lines<In>& line, To& to, Index begin, Index end, Coefficients& coefficients) {
+BATCHNORM_INLINE void map_few(const Pointers<In>& in, To& to, Index begin, Index end, Coefficients& coefficients) {
   for (Index i = begin; i < end; i += L::count) {
     typename To::template Result<typename L::V> result;
     coefficients.start(i);
-    map_at<L, Formula>(line.in, i, coefficients, result);
+    map_at<L, Formula>(in, i, coefficients, result);
     to.template store<L>(i, result);
   }
 }
@@ -118,10 +118,10 @@ BATCHNORM_INLINE void map_vectors_ahead(const Lines<In>& line, To& to, Index beg
     first = std::min(begin + to.template before_line<L>(begin), end);
     last = std::max(end - to.template behind_line<L>(end), first);
     to.template begin_at<L>(first);
-    map_few<L, Formula>(line, to, begin, first, coefficients);
+    map_few<L, Formula>(line.in, to, begin, first, coefficients);
   }
   map_ahead<L, Formula>(line, to, first, last, coefficients);
-  map_few<L, Formula>(line, to, last, end, coefficients);
+  map_few<L, Formula>(line.in, to, last, end, coefficients);
 }
 
 /// A whole line, at least one vector long. If its vectors stream, or if it is long and their coefficients are aligned
@@ -157,8 +157,8 @@ struct RunCoefficients {
 
   BATCHNORM_INLINE RunCoefficients(const std::array<typename L::Compute*, static_cast<std::size_t>(Count)>& from,
                                    Index c) {
-#pragma GCC unroll 8
-    for (std::size_t k = 0; k < Count; ++k) L::fill(values[k], from[k][c]);
+    for_each_index<static_cast<std::size_t>(Count)>([&](auto k)
+                                                        BATCHNORM_INLINE_LAMBDA { L::fill(values[k], from[k][c]); });
   }
   BATCHNORM_INLINE bool aligned_at(Index) const { return true; }
   BATCHNORM_INLINE void hold_pointers() {}
@@ -166,7 +166,10 @@ struct RunCoefficients {
   BATCHNORM_INLINE Index end(Index, Index) const { return std::numeric_limits<Index>::max(); }
   BATCHNORM_INLINE void next() {}
   BATCHNORM_INLINE void start_again() {}
-  BATCHNORM_INLINE void get(typename L::V& c, int k) const { c = values[k]; }
+  template <std::size_t k>
+  BATCHNORM_INLINE void get(typename L::V& c) const {
+    c = values[k];
+  }
 };
 
 /// By columns: an array for each coefficient, which begins again after `width` values, a vector at least. Where rows
@@ -191,7 +194,10 @@ struct ColumnCoefficients {
   BATCHNORM_INLINE void start_again() {
     if (column >= width) column -= width;
   }
-  BATCHNORM_INLINE void get(typename L::V& c, int k) const { L::load(c, values[static_cast<std::size_t>(k)] + column); }
+  template <std::size_t k>
+  BATCHNORM_INLINE void get(typename L::V& c) const {
+    L::load(c, values[k] + column);
+  }
 
  private:
   /// A division costs as much as several vectors: not within two rows.
@@ -214,6 +220,39 @@ struct MapRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
+    constexpr Index long_enough = 16 * L::count;
+    const bool is_short = channels.runs.length < long_enough;
+    if (is_short && channels.runs.ahead == 0 && !to.streams()) {
+      map_short_runs<L>();
+    } else {
+      map_long_runs<L>();
+    }
+  }
+
+ private:
+  /// What surrounds the vectors of a run would cost more than they do: they are written where they begin, and all that
+  /// runs have in common is found before.
+  template <class L>
+  BATCHNORM_INLINE void map_short_runs() const {
+    const MapRuns unchanged = *this;  // where it stays in registers: nothing that is stored could be part of it
+    const Index length = channels.runs.length, rest = length % L::count;
+    const Index whole = rest == 0 ? length : length - rest - L::count;
+    for (Index line = 0; line < channels.runs.lines; ++line) {
+      Pointers<In> in = unchanged.channels.runs.place(line, 0);
+      for (Index c = 0; c < channels.channels; ++c) {
+        OutputLines<Out> out = unchanged.to.channel(c, channels.channels).line(line);
+        RunCoefficients<L, Formula::coefficients> of_channel(unchanged.coefficients, c);
+        map_few<L, Formula>(in, out, 0, whole, of_channel);
+        if (rest != 0) map_two<L, Formula>(in, out, whole, length - L::count, of_channel);
+        out.end();
+        for_each_index<In::count>(
+            [&](auto k) BATCHNORM_INLINE_LAMBDA { in.template advance<k>(unchanged.channels.stride[k]); });
+      }
+    }
+  }
+
+  template <class L>
+  BATCHNORM_INLINE void map_long_runs() const {
     const bool by_channels = to.streams();
     const Index lines = channels.runs.lines, inner = by_channels ? lines : channels.channels;
     const Index outer = by_channels ? channels.channels : lines;

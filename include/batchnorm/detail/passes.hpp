@@ -252,12 +252,14 @@ Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const O
   return {partition, in, out, false};
 }
 
-/// Whether a map follows a reduction in each of its parts, which are then still in a cache. Runs that a large L3 holds,
-/// with the output, are faster to map in the order of memory.
+/// Whether a map follows a reduction in each of its parts, which are then still in a cache. Short runs, and longer ones
+/// that a large L3 holds, with the output, are faster to map in the order of memory.
 template <class In, class Out>
 bool follows_in_parts(const Partition& partition) {
   const Grid& grid = partition.grid;
-  return partition.whole_channels() && (grid.by_columns || !memory_access().keeps(total_bytes<In, Out>(grid)));
+  const Index bytes = total_bytes<In, Out>(grid);
+  const bool straight = grid.by_columns ? walks_short_runs(grid, bytes) : memory_access().keeps(bytes);
+  return partition.whole_channels() && !straight;
 }
 
 /// A map behind a reduction over `partition`: over the same parts, where it follows in each part.
