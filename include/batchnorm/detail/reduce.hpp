@@ -156,8 +156,8 @@ class PartReduction {
       center_columns(block, rows, fold);
       constexpr Index many_values = 256;
       const bool many = (block.end - block.begin) * grid.shape.inner >= many_values;
-      dispatch(SumRows<In, Formula>{rows, many, {scratch.center, scratch.further, scratch.columns, scratch.partial}},
-               rows.length);
+      const ColumnSums<Compute, Formula> columns{scratch.center, scratch.further, scratch.columns, scratch.partial};
+      dispatch(SumRows<In, Formula>{rows, many, cached(), narrow(rows.length), columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
     }
@@ -165,11 +165,16 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = fold * block.channels() * grid.shape.inner;
-    Lines<In> rows =
-        lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold, width,
-                 ahead(SumRows<In, Formula>::narrow(width)), fold);
+    Lines<In> rows = lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0),
+                              (block.end - block.begin) / fold, width, ahead(narrow(width)), fold);
     if (rows.has_gaps() && !memory_access().prefetches_over_gaps) rows.ahead = 0;
     return rows;
+  }
+
+  bool cached() const { return !memory_access().streams(In::tensors * grid.bytes()); }
+  bool narrow(Index width) const {
+    const bool straight = cached() || !memory_access().prefetches_narrow_rows;
+    return straight && SumRows<In, Formula>::is_narrow(width);
   }
 
   /// The same center for all columns of a channel.

@@ -16,18 +16,19 @@ struct SumRows {
   using Compute = typename In::Compute;
   Lines<In> rows;
   bool many_values;  // whether each channel has many
+  bool cached;       // whether a cache may hold all that is read
+  bool narrow;       // whether rows are read straight on, strip by strip, whether their memory is asked for or not
   ColumnSums<Compute, Formula> columns;
 
-  /// Rows that are read straight on, strip by strip, whether their memory is asked for or not.
-  static constexpr bool narrow(Index columns) { return In::count > 1 && columns <= max_strip * pack_lanes<Compute>; }
+  /// Columns of several inputs that are few enough for it.
+  static constexpr bool is_narrow(Index columns) { return In::count > 1 && columns <= max_strip * pack_lanes<Compute>; }
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
     columns.template clear_end<L>(rows.length);
     const Index tile = many_values ? tiles_together * tile_rows : tile_rows;
-    const bool by_strips =
-        narrow(rows.length) || rows.length <= (rows.ahead == 0 ? few_columns<L> : strip<L> * L::count);
+    const bool by_strips = narrow || rows.length <= (rows.ahead == 0 ? few_columns<L> : strip<L> * L::count);
     const bool row_by_row = rows_with_gaps<L> < band_rows<L> && rows.ahead != 0 && rows.has_gaps();
     const Index step = by_strips ? tile : row_by_row ? rows_with_gaps<L> : band_rows<L>;
     const Reach reach = rows.ahead == 0 ? Reach{} : reach_of<L>(by_strips);
@@ -41,10 +42,12 @@ struct SumRows {
             added = add_strips<L, wide_strip>(sweep, reach, 0);
             if constexpr (strip<L> < wide_strip) added = add_strips<L, strip<L>>(sweep, reach, added);
           } else if (row_by_row) {
-            if constexpr (rows_with_gaps<L> < band_rows<L>) added = add_band<L, rows_with_gaps<L>, true>(sweep, reach);
+            if constexpr (rows_with_gaps<L> < band_rows<L>) {
+              added = add_band<L, rows_with_gaps<L>, strip<L>, true>(sweep, reach);
+            }
           } else if (sweep.end - k == band_rows<L>) {
-            added = asks(sweep) ? add_band<L, band_rows<L>, true>(sweep, reach)
-                                : add_band<L, band_rows<L>, false>(sweep, reach);
+            added = asks(sweep) ? add_asked_band<L>(sweep, reach)
+                                : add_band<L, band_rows<L>, strip<L>, false>(sweep, reach);
           }
         }
         add_vectors<L>(sweep, added);
@@ -61,6 +64,11 @@ struct SumRows {
   static constexpr int strip = L::bytes == pack_bytes || Formula::coefficients == 1 ? wide_strip : max_strip / 2;
   template <class L>
   static constexpr bool is_avx2 = L::bytes == 32;
+  /// Of what no cache holds: with AVX2 a cache line of each row.
+  template <class L>
+  static constexpr int line = pack_bytes / (L::count * static_cast<int>(sizeof(typename In::Widest)));
+  template <class L>
+  static constexpr int far_strip = is_avx2<L> ? std::min(strip<L>, line<L>) : strip<L>;
   /// Rows of a band, in whose order values are added; and where memory is asked for in rows with gaps between them.
   template <class L>
   static constexpr int band_rows = std::max((is_avx2<L> ? 8 : 4) / static_cast<int>(tensors_summed<In, Formula>), 1);
@@ -96,7 +104,7 @@ struct SumRows {
       } else {
         reach.far[k] = std::max(rows.ahead, band_rows<L> * stride);
         reach.by_column[k] = band_rows<L>;
-        reach.by_row[k] = strip<L> * L::count;
+        reach.by_row[k] = (cached ? strip<L> : far_strip<L>)*L::count;
       }
     }
     return reach;
@@ -138,7 +146,15 @@ struct SumRows {
 
   // ---- Many columns.
 
-  template <class L, int Rows, bool Asks>
+  template <class L>
+  BATCHNORM_INLINE Index add_asked_band(const Sweep& band, const Reach& reach) const {
+    if constexpr (far_strip<L> < strip<L>) {
+      if (!cached) return add_band<L, band_rows<L>, far_strip<L>, true>(band, reach);
+    }
+    return add_band<L, band_rows<L>, strip<L>, true>(band, reach);
+  }
+
+  template <class L, int Rows, int vectors, bool Asks>
   BATCHNORM_INLINE Index add_band(const Sweep& band, const Reach& reach) const {
     auto at = [&]<std::size_t... r>(std::index_sequence<r...>) BATCHNORM_INLINE_LAMBDA {
       return std::array<Pointers<In>, sizeof...(r)>{rows.place(band.begin + static_cast<Index>(r), 0)...};
@@ -147,16 +163,17 @@ struct SumRows {
 #pragma GCC unroll 8
     for (Pointers<In>& place : at) place.hold_pointers();
     const SumRows unchanged = *this;  // where pointers stay in registers: nothing that is stored could be one of them
-    constexpr Index step = strip<L> * L::count;
+    constexpr Index step = vectors * L::count;
     Index j = 0;
-    for (; j + step <= rows.length; j += step) unchanged.template add_band_strip<L, Rows, Asks>(band, at, reach, j);
+    for (; j + step <= rows.length; j += step) {
+      unchanged.template add_band_strip<L, Rows, vectors, Asks>(band, at, reach, j);
+    }
     return j;
   }
 
-  template <class L, int Rows, bool Asks>
+  template <class L, int Rows, int vectors, bool Asks>
   BATCHNORM_INLINE void add_band_strip(const Sweep& band, const std::array<Pointers<In>, Rows>& at, const Reach& reach,
                                        Index column) const {
-    constexpr int vectors = strip<L>;
     typename L::V c[vectors][Formula::coefficients], sum[vectors], product_sum[vectors];
     columns.template begin<L>(column, c, sum, product_sum);
     for_each_index<static_cast<std::size_t>(Rows)>([&](auto row) BATCHNORM_INLINE_LAMBDA {

@@ -78,18 +78,19 @@ inline std::atomic<Target>& target_in_use() {
 
 /// How cores best reach memory.
 struct MemoryAccess {
-  Index resident_bytes;       // what stays in a core's L2 from one pass to the next
-  Index resident_run_bytes;   // what a core's share of the L3 holds from one pass to the next: runs of a channel
-  Index min_kept_bytes;       // of inputs and outputs, from which on an L3 keeps what the nearer caches do not,
-  Index max_kept_bytes;       // and up to which: beyond it stores go past the caches
-  Index near_prefetch_bytes;  // how far ahead kernels ask for memory, at least,
-  Index far_prefetch_bytes;   // and where there is a single input
-  Index straight_run;         // longer runs, in values, of a single input of sums are walked straight on,
-  Index straight_runs;        // and of each of several
-  bool streams_two;           // outputs at once: else the first alone goes past the caches
-  bool prefetches_straight;   // what is walked straight on: the core does not do so by itself
-  bool prefetches_over_gaps;  // later rows, for sums of rows with gaps between them
-  bool returns_backwards;     // to what it has read: the end of that is still in the cache
+  Index resident_bytes;         // what stays in a core's L2 from one pass to the next
+  Index resident_run_bytes;     // what a core's share of the L3 holds from one pass to the next: runs of a channel
+  Index min_kept_bytes;         // of inputs and outputs, from which on an L3 keeps what the nearer caches do not,
+  Index max_kept_bytes;         // and up to which: beyond it stores go past the caches
+  Index near_prefetch_bytes;    // how far ahead kernels ask for memory, at least,
+  Index far_prefetch_bytes;     // and where there is a single input
+  Index straight_run;           // longer runs, in values, of a single input of sums are walked straight on,
+  Index straight_runs;          // and of each of several
+  bool streams_two;             // outputs at once: else the first alone goes past the caches
+  bool prefetches_straight;     // what is walked straight on: the core does not do so by itself
+  bool prefetches_narrow_rows;  // of several inputs that no cache holds, for sums
+  bool prefetches_over_gaps;    // later rows, for sums of rows with gaps between them
+  bool returns_backwards;       // to what it has read: the end of that is still in the cache
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
   bool streams(Index bytes) const { return bytes > max_kept_bytes; }
@@ -113,6 +114,7 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
                                           .straight_runs = 32768,
                                           .streams_two = true,
                                           .prefetches_straight = false,
+                                          .prefetches_narrow_rows = false,
                                           .prefetches_over_gaps = true,
                                           .returns_backwards = false};
 /// Those without, as measured on Zen 3, whose L2 has 512 KB; its L3 has 32 MB as well, but a server's other cores have
@@ -123,6 +125,7 @@ inline constexpr MemoryAccess zen3_access = [] {
   access.max_kept_bytes = Index(16) << 20;
   access.straight_runs = 2048;
   access.streams_two = false;
+  access.prefetches_narrow_rows = true;
   access.prefetches_over_gaps = false;
   return access;
 }();
@@ -137,6 +140,7 @@ inline constexpr MemoryAccess other_access{.resident_bytes = Index(512) << 10,
                                            .straight_runs = 32768,
                                            .streams_two = true,
                                            .prefetches_straight = true,
+                                           .prefetches_narrow_rows = false,
                                            .prefetches_over_gaps = true,
                                            .returns_backwards = true};
 
