@@ -178,8 +178,8 @@ void expect_fused_matches_oracle(const Layout& layout, const Act& activation, Re
 /// Short and long runs, rows, folded rows, more than one part; in both storage orders.
 inline std::vector<Layout> fused_layouts() {
   std::vector<Layout> all;
-  const Index sizes[][3] = {{7, 3, 1},    {600, 17, 1}, {33, 64, 1},  {3, 5, 300}, {40, 9, 9},
-                            {5000, 5, 1}, {9, 2, 5000}, {20, 5, 144}, {4, 7, 9001}};
+  const Index sizes[][3] = {{7, 3, 1},    {600, 17, 1}, {33, 64, 1},  {3, 5, 300}, {40, 9, 9}, {5000, 5, 1},
+                            {9, 2, 5000}, {20, 5, 144}, {4, 7, 9001}, {3, 5, 49},  {70, 3, 49}};
   for (const auto& [outer, channels, inner] : sizes) {
     all.push_back({{outer, channels, inner}, Order::row_major, 1});
     all.push_back({{inner, channels, outer}, Order::col_major, -2});

@@ -25,8 +25,9 @@ TEST(Fusion, IdentityWithAResidualMatchesTheOracle) {
 TEST(Fusion, TheSameBitsForAnyNumberOfThreads) {
   Eigen::ThreadPool pool(3);
   const Eigen::ThreadPoolDevice device(&pool, 3);
-  for (const Layout& layout : {Layout{{20011, 17, 1}}, Layout{{16, 33, 625}}, Layout{{5, 6, 33001}},
-                               Layout{{600, 64, 9}}, Layout{{300, 1500, 1}}}) {
+  for (const Layout& layout :
+       {Layout{{20011, 17, 1}}, Layout{{16, 33, 625}}, Layout{{5, 6, 33001}}, Layout{{600, 64, 9}},
+        Layout{{300, 1500, 1}}, Layout{{2500, 3, 33}}, Layout{{20, 2100, 25}}}) {
     for (const Residual residual : {Residual::none, Residual::added}) {
       const auto p = fused_problem<float>(layout, Relu(), residual);
       const Fused<float> serial = run_fused(p, Relu()), shared = run_fused(p, Relu(), device);

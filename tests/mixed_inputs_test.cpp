@@ -172,8 +172,13 @@ Results results(const Layout& layout) {
 TEST(MixedInputs, CountLikeFloatsOfTheSameValue) {
   using Floats = Inputs<float, float, float, float>;
   using Mixed = Inputs<Eigen::bfloat16, float, Eigen::half, bool>;
-  for (const Layout& layout :
-       {Layout{{3, 5, 301}}, {{40, 37, 1}}, {{70, 3, 1}}, {{21, 5, 7}}, {{20, 5, 144}}, {{2, 3, 9000}}}) {
+  for (const Layout& layout : {Layout{{3, 5, 301}},
+                               {{40, 37, 1}},
+                               {{70, 3, 1}},
+                               {{21, 5, 7}},
+                               {{70, 5, 49}},
+                               {{20, 5, 144}},
+                               {{2, 3, 9000}}}) {
     SCOPED_TRACE(text(layout));
     for_each_target([&] { results<Mixed>(layout).expect_near(results<Floats>(layout), 1e-6); });
   }

@@ -82,7 +82,10 @@ TEST(Threads, SameBitsAndTheOraclesHoweverMemoryIsReached) {
                                  {{8001, 256}, Order::row_major, 1},
                                  {{2, 5, 700001}, Order::row_major, 1},
                                  {{20, 64, 3136}, Order::row_major, 1},
-                                 {{40, 300, 196}, Order::row_major, 1}}) {
+                                 {{40, 300, 196}, Order::row_major, 1},
+                                 {{60, 50, 49}, Order::row_major, 1},
+                                 {{130, 40, 25}, Order::row_major, 1},
+                                 {{2, 6, 32808}, Order::row_major, 1}}) {
       SCOPED_TRACE(text(layout));
       const auto p = random_problem<float>(layout);
       expect_matches_oracle(p, run_step(p));

@@ -199,8 +199,8 @@ void expect_weighted_matches_oracle(const WeightedProblem<Scalar>& p) {
 
 std::vector<Layout> weighted_layouts() {
   std::vector<Layout> all;
-  const Index sizes[][3] = {{7, 3, 1},  {600, 17, 1}, {33, 64, 1},  {9, 5, 300},
-                            {40, 9, 9}, {5000, 5, 1}, {9, 2, 5000}, {300, 1, 1}};
+  const Index sizes[][3] = {{7, 3, 1},    {600, 17, 1}, {33, 64, 1}, {9, 5, 300}, {40, 9, 9},
+                            {5000, 5, 1}, {9, 2, 5000}, {300, 1, 1}, {9, 5, 49}};
   for (const auto& [outer, channels, inner] : sizes) {
     all.push_back({{outer, channels, inner}, Order::row_major, 1});
     all.push_back({{inner, channels, outer}, Order::col_major, -2});

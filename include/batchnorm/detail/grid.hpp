@@ -24,14 +24,12 @@ inline constexpr Index max_columns = 1024;
 /// Vectors of a row that are summed side by side, at most.
 inline constexpr int max_strip = 4;
 
-/// Runs shorter than this are read as columns, when there are as many rows as pay for coefficients column by column.
+/// Runs shorter than this are read as columns by sums, when there are as many rows as pay for coefficients column by
+/// column.
 inline constexpr Index min_run = 256;
 inline constexpr Index min_column_rows = 16;
 /// From here on a map may walk them as runs all the same.
 inline constexpr Index min_map_run = 128;
-/// And where a core reads ahead by itself, from here on; twice as long in an L2, where coefficients for each column
-/// cost less.
-inline constexpr Index min_straight_run_bytes = pack_bytes;
 
 /// Two ways to walk: by columns, where a row holds all channels (or short runs of them) side by side, and by runs,
 /// where the values of one channel are contiguous. Progress is counted in positions: rows, or pieces of runs.
@@ -204,12 +202,14 @@ inline Partition with_long_stretches(Partition partition, Index together) {
   return partition;
 }
 
-/// Whether a map of so many bytes of inputs and outputs walks what sums read as columns in the order of memory, run by
-/// run: where cores read ahead of that, it is faster than a part at a time that is still in a nearer cache.
-inline bool walks_short_runs(const Grid& grid, Index bytes) {
+/// Whether a map of so many bytes of inputs and outputs goes through memory in order, run by run, though sums read
+/// columns: where cores read ahead of that by themselves, and nothing goes past the caches, for which short runs fill
+/// too few lines. A run fills a cache line; two where an L2 holds all, in which coefficients for each column cost less.
+inline bool maps_straight(const Grid& grid, Index bytes) {
   const MemoryAccess& access = memory_access();
-  const Index least = (bytes <= 2 * access.resident_bytes ? 2 : 1) * min_straight_run_bytes;
-  return grid.shape.inner * grid.value_bytes >= least && access.reads_ahead(bytes);
+  const bool near = bytes <= 2 * access.resident_bytes;  // half of an L2
+  const Index run_bytes = grid.shape.inner * std::min<Index>(grid.value_bytes, 8);
+  return run_bytes >= (near ? 2 : 1) * pack_bytes && !access.prefetches_straight && !access.streams(bytes);
 }
 
 /// For a map that walks as runs what sums read as columns, if the runs are long enough.
@@ -240,12 +240,13 @@ inline Index coefficient_repeats(const Shape& shape, Index lanes, Index column_b
   return std::clamp(paid_for, fill_one, wanted);
 }
 
-/// For a map that waits for no sum: stretches of memory one after another, which is how memory is read fastest. (By
-/// columns a part is cut along the channels all the same, where their coefficients would not stay in the cache.)
+/// For a map that follows no sums in their parts: stretches of memory one after another, which is how memory is read
+/// fastest. (By columns a part is cut along the channels all the same, where their coefficients would not stay in the
+/// cache.)
 inline Partition make_linear_partition(Grid grid, Index inputs, Index outputs = 1) {
   const Index total_bytes = (inputs + outputs) * grid.bytes();
   walk_long_runs(grid);
-  if (walks_short_runs(grid, total_bytes)) grid.by_columns = false;
+  if (maps_straight(grid, total_bytes)) grid.by_columns = false;
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);

@@ -220,8 +220,8 @@ struct MapRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
-    constexpr Index long_enough = 16 * L::count;
-    const bool is_short = channels.runs.length < long_enough;
+    constexpr Index few_vectors = 16;
+    const bool is_short = channels.runs.length < few_vectors * L::count;
     if (is_short && channels.runs.ahead == 0 && !to.streams()) {
       map_short_runs<L>();
     } else {
@@ -230,23 +230,21 @@ struct MapRuns {
   }
 
  private:
-  /// What surrounds the vectors of a run would cost more than they do: they are written where they begin, and all that
-  /// runs have in common is found before.
+  /// What surrounds the vectors of a run would cost more than they do: none is aligned, and all that runs have in
+  /// common is found before.
   template <class L>
   BATCHNORM_INLINE void map_short_runs() const {
     const MapRuns unchanged = *this;  // where it stays in registers: nothing that is stored could be part of it
-    const Index length = channels.runs.length, rest = length % L::count;
-    const Index whole = rest == 0 ? length : length - rest - L::count;
-    for (Index line = 0; line < channels.runs.lines; ++line) {
-      Pointers<In> in = unchanged.channels.runs.place(line, 0);
-      for (Index c = 0; c < channels.channels; ++c) {
-        OutputLines<Out> out = unchanged.to.channel(c, channels.channels).line(line);
+    const Index lines = channels.runs.lines, count = channels.channels, length = channels.runs.length;
+    const Index rest = length % L::count, whole = rest == 0 ? length : length - rest - L::count;
+    for (Index line = 0; line < lines; ++line) {
+      for (Index c = 0; c < count; ++c) {
+        const Pointers<In> in = unchanged.channels.of(c).place(line, 0);
+        OutputLines<Out> out = unchanged.to.channel(c, count).line(line);
         RunCoefficients<L, Formula::coefficients> of_channel(unchanged.coefficients, c);
         map_few<L, Formula>(in, out, 0, whole, of_channel);
         if (rest != 0) map_two<L, Formula>(in, out, whole, length - L::count, of_channel);
         out.end();
-        for_each_index<In::count>(
-            [&](auto k) BATCHNORM_INLINE_LAMBDA { in.template advance<k>(unchanged.channels.stride[k]); });
       }
     }
   }

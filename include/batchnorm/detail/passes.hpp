@@ -10,8 +10,8 @@
 #include "batchnorm/detail/targets.hpp"
 #include "batchnorm/scalar.hpp"
 
-// A pass is a kernel over all parts of a tensor. A reduction and the map that needs its result go over the parts
-// together where each part holds whole channels, and one after the other where not.
+// A pass is a kernel over all parts of a tensor. A reduction and the map that needs its result may go over the parts
+// together, where each part holds whole channels, or one after the other.
 
 namespace batchnorm::detail {
 
@@ -252,13 +252,13 @@ Map<In, Formula, Out> make_map(const Partition& partition, const In& in, const O
   return {partition, in, out, false};
 }
 
-/// Whether a map follows a reduction in each of its parts, which are then still in a cache. Short runs, and longer ones
-/// that a large L3 holds, with the output, are faster to map in the order of memory.
+/// Whether a map follows a reduction in each of its parts, which are then still in a cache. What a core reads ahead of,
+/// and runs that a large L3 holds, with the output, are faster to map in the order of memory.
 template <class In, class Out>
 bool follows_in_parts(const Partition& partition) {
   const Grid& grid = partition.grid;
   const Index bytes = total_bytes<In, Out>(grid);
-  const bool straight = grid.by_columns ? walks_short_runs(grid, bytes) : memory_access().keeps(bytes);
+  const bool straight = grid.by_columns ? maps_straight(grid, bytes) : memory_access().keeps(bytes);
   return partition.whole_channels() && !straight;
 }
 

@@ -94,8 +94,6 @@ struct MemoryAccess {
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
   bool streams(Index bytes) const { return bytes > max_kept_bytes; }
-  /// Whether cores read ahead by themselves where a map walks straight on.
-  bool reads_ahead(Index bytes) const { return !prefetches_straight && !streams(bytes); }
   /// For each of the inputs.
   Index prefetch_bytes(Index tensor_bytes, Index inputs, Index outputs) const {
     if (inputs + outputs > 1 && streams(tensor_bytes)) return near_prefetch_bytes;
