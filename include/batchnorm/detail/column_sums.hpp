@@ -64,39 +64,6 @@ struct ColumnSums {
     L::store(partial.product_sum + column, product_sum);
     return false;
   }
-
-  /// The sums of a tile.
-  template <class L>
-  BATCHNORM_INLINE void take_in(const Sweep& sweep, Index column, const typename L::V& sum,
-                                const typename L::V& product_sum) const {
-    if (sweep.first_tile) {
-      typename L::V zero;
-      L::clear(zero);
-      L::store(sums.sum + column, sum);
-      L::store(sums.sum_error + column, zero);
-      L::store(sums.product_sum + column, product_sum);
-      L::store(sums.product_error + column, zero);
-    } else {
-      add<L>(column, sum, product_sum);
-    }
-  }
-
-  template <class L>
-  BATCHNORM_INLINE void add(Index column, const typename L::V& sum, const typename L::V& product_sum) const {
-    add<L>(sums.sum + column, sums.sum_error + column, sum);
-    add<L>(sums.product_sum + column, sums.product_error + column, product_sum);
-  }
-
- private:
-  template <class L>
-  BATCHNORM_INLINE static void add(Compute* sum, Compute* error, const typename L::V& value) {
-    typename L::V sum_v, error_v;
-    L::load(sum_v, sum);
-    L::load(error_v, error);
-    add_compensated(sum_v, error_v, value);
-    L::store(sum, sum_v);
-    L::store(error, error_v);
-  }
 };
 
 }  // namespace batchnorm::detail

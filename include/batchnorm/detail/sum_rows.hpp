@@ -141,7 +141,9 @@ struct SumRows {
       }
     }
 #pragma GCC unroll 8
-    for (int s = 0; s < vectors; ++s) columns.template take_in<L>(tile, column + s * L::count, sum[s], product_sum[s]);
+    for (int s = 0; s < vectors; ++s) {
+      take_in<L>(columns.sums, column + s * L::count, tile.first_tile, sum[s], product_sum[s]);
+    }
   }
 
   // ---- Many columns.
@@ -200,7 +202,7 @@ struct SumRows {
     for (int s = 0; s < vectors; ++s) {
       const Index at_column = column + s * L::count;
       if (columns.template complete<L>(band, at_column, sum[s], product_sum[s])) {
-        columns.template take_in<L>(band, at_column, sum[s], product_sum[s]);
+        take_in<L>(columns.sums, at_column, band.first_tile, sum[s], product_sum[s]);
       }
     }
   }
@@ -224,11 +226,7 @@ struct SumRows {
         product_sum += product_of_rows;
       }
       if (!columns.template complete<L>(sweep, j, sum, product_sum)) continue;
-      if (begin == j) {
-        columns.template take_in<L>(sweep, j, sum, product_sum);
-      } else {
-        columns.template add<L>(begin, sum, product_sum);
-      }
+      take_in<L>(columns.sums, begin, sweep.first_tile && begin == j, sum, product_sum);
     }
   }
 

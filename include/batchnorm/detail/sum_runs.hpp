@@ -20,68 +20,31 @@ struct SumRuns {
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
     using L = Lanes<Compute, Compute, Bytes>;
+    const SumRuns unchanged = *this;  // where it stays in registers: nothing that is stored could be part of it
     for (Index line = 0; line < channels.runs.lines; ++line) {
-      for (Index c = 0; c < channels.channels; ++c) {
-        Totals<L> totals;
-        if (line == 0) {
-          totals.clear();
-        } else {
-          totals.load(sums, c * lanes);
-        }
-        add_run<L>(line, c, totals);
-        totals.store(sums, c * lanes);
-      }
+      for (Index c = 0; c < channels.channels; ++c) unchanged.template add_run<L>(line, c);
     }
+    clear_rest<L>();
   }
 
  private:
-  /// The sums of all lanes, in vectors.
+  /// The lanes that no vector fills.
   template <class L>
-  struct Totals {
-    typename L::V sum[L::per_pack], sum_error[L::per_pack], product_sum[L::per_pack], product_error[L::per_pack];
-
-    BATCHNORM_INLINE void clear() {
-#pragma GCC unroll 8
-      for (int v = 0; v < L::per_pack; ++v) {
-        L::clear(sum[v]);
-        L::clear(sum_error[v]);
-        L::clear(product_sum[v]);
-        L::clear(product_error[v]);
+  BATCHNORM_INLINE void clear_rest() const {
+    constexpr Index filled = L::count * L::per_pack;
+    if constexpr (filled < lanes) {
+      for (Compute* const array : {sums.sum, sums.sum_error, sums.product_sum, sums.product_error}) {
+        for (Index c = 0; c < channels.channels; ++c)
+          std::fill_n(array + c * lanes + filled, lanes - filled, Compute(0));
       }
     }
-    BATCHNORM_INLINE void add(int v, const typename L::V& value, const typename L::V& product) {
-      add_compensated(sum[v], sum_error[v], value);
-      add_compensated(product_sum[v], product_error[v], product);
-    }
-    BATCHNORM_INLINE void load(const Sums<Compute*>& from, Index lane) {
-#pragma GCC unroll 8
-      for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
-        L::load(sum[v], from.sum + lane);
-        L::load(sum_error[v], from.sum_error + lane);
-        L::load(product_sum[v], from.product_sum + lane);
-        L::load(product_error[v], from.product_error + lane);
-      }
-    }
-    BATCHNORM_INLINE void store(const Sums<Compute*>& to, Index lane) const {
-#pragma GCC unroll 8
-      for (int v = 0; v < L::per_pack; ++v, lane += L::count) {
-        L::store(to.sum + lane, sum[v]);
-        L::store(to.sum_error + lane, sum_error[v]);
-        L::store(to.product_sum + lane, product_sum[v]);
-        L::store(to.product_error + lane, product_error[v]);
-      }
-      constexpr Index rest = lanes - L::count * L::per_pack;
-      for (Compute* const array : {to.sum, to.sum_error, to.product_sum, to.product_error}) {
-        std::fill_n(array + lane, rest, Compute(0));
-      }
-    }
-  };
+  }
 
   /// Packs side by side: one alone would wait for each addition.
   static constexpr int packs = 2;
 
   template <class L>
-  BATCHNORM_INLINE void add_run(Index line, Index c, Totals<L>& totals) const {
+  BATCHNORM_INLINE void add_run(Index line, Index c) const {
     constexpr int strip = packs * L::per_pack;
     constexpr Index step = L::count * strip;
     const Index length = channels.runs.length;
@@ -94,6 +57,7 @@ struct SumRuns {
     stride.fill(step);
     Ahead<In> ahead{.to = {}, .stride = stride};
     Index i = 0, steps = length / step;
+    bool first = line == 0;
     do {
       const Index tile = std::min<Index>(steps, tile_rows);
       if (channels.runs.ahead != 0) {
@@ -107,8 +71,10 @@ struct SumRuns {
       if (steps == 0) add_end<L>(at, length - i, coefficients[0], sum[0], product_sum[0]);
 #pragma GCC unroll 8
       for (int v = 0; v < L::per_pack; ++v) {
-        totals.add(v, sum[v] + sum[v + L::per_pack], product_sum[v] + product_sum[v + L::per_pack]);
+        take_in<L>(sums, c * lanes + v * L::count, first, sum[v] + sum[v + L::per_pack],
+                   product_sum[v] + product_sum[v + L::per_pack]);
       }
+      first = false;
     } while (steps > 0);
   }
 

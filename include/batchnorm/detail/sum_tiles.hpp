@@ -114,6 +114,34 @@ struct PartialSums {
   T sum, product_sum;
 };
 
+/// The same of sums in memory.
+template <class L, class Compute>
+BATCHNORM_INLINE void add_compensated(Compute* sum, Compute* error, const typename L::V& value) {
+  typename L::V sum_v, error_v;
+  L::load(sum_v, sum);
+  L::load(error_v, error);
+  add_compensated(sum_v, error_v, value);
+  L::store(sum, sum_v);
+  L::store(error, error_v);
+}
+
+/// Adds the sums of a tile, in vectors, to those in memory; the first ones are stored there.
+template <class L, class Compute>
+BATCHNORM_INLINE void take_in(const Sums<Compute*>& to, Index place, bool first, const typename L::V& sum,
+                              const typename L::V& product_sum) {
+  if (first) {
+    typename L::V zero;
+    L::clear(zero);
+    L::store(to.sum + place, sum);
+    L::store(to.sum_error + place, zero);
+    L::store(to.product_sum + place, product_sum);
+    L::store(to.product_error + place, zero);
+  } else {
+    add_compensated<L>(to.sum + place, to.sum_error + place, sum);
+    add_compensated<L>(to.product_sum + place, to.product_error + place, product_sum);
+  }
+}
+
 /// Arrays of coefficients, where the formula has more than the center.
 template <class Compute, class Formula>
 using FurtherCoefficients = std::array<Compute*, Formula::coefficients == 1 ? 0 : Formula::coefficients>;
