@@ -157,7 +157,8 @@ class PartReduction {
       constexpr Index many_values = 256;
       const bool many = (block.end - block.begin) * grid.shape.inner >= many_values;
       const ColumnSums<Compute, Formula> columns{scratch.center, scratch.further, scratch.columns, scratch.partial};
-      dispatch(SumRows<In, Formula>{rows, many, cached(), narrow(rows.length), columns}, rows.length);
+      const bool cached = !memory_access().streams(total_bytes());
+      dispatch(SumRows<In, Formula>{rows, many, cached, narrow(rows.length), columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
     }
@@ -171,10 +172,9 @@ class PartReduction {
     return rows;
   }
 
-  bool cached() const { return !memory_access().streams(In::tensors * grid.bytes()); }
+  Index total_bytes() const { return In::tensors * grid.bytes(); }
   bool narrow(Index width) const {
-    const bool straight = cached() || !memory_access().prefetches_narrow_rows;
-    return straight && SumRows<In, Formula>::is_narrow(width);
+    return SumRows<In, Formula>::is_narrow(width) && total_bytes() <= memory_access().straight_narrow_bytes;
   }
 
   /// The same center for all columns of a channel.

@@ -85,10 +85,10 @@ struct MemoryAccess {
   Index near_prefetch_bytes;    // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;     // and where there is a single input
   Index straight_run;           // longer runs, in values, of a single input of sums are walked straight on,
-  Index straight_runs;          // and of each of several
+  Index straight_runs;          // and of each of several,
+  Index straight_narrow_bytes;  // and narrow rows of several, as far as those have no more bytes
   bool streams_two;             // outputs at once: else the first alone goes past the caches
   bool prefetches_straight;     // what is walked straight on: the core does not do so by itself
-  bool prefetches_narrow_rows;  // of several inputs that no cache holds, for sums
   bool prefetches_over_gaps;    // later rows, for sums of rows with gaps between them
   bool returns_backwards;       // to what it has read: the end of that is still in the cache
 
@@ -110,9 +110,9 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
                                           .far_prefetch_bytes = Index(8) << 10,
                                           .straight_run = 32768,
                                           .straight_runs = 32768,
+                                          .straight_narrow_bytes = std::numeric_limits<Index>::max(),
                                           .streams_two = true,
                                           .prefetches_straight = false,
-                                          .prefetches_narrow_rows = false,
                                           .prefetches_over_gaps = true,
                                           .returns_backwards = false};
 /// Those without, as measured on Zen 3, whose L2 has 512 KB; its L3 has 32 MB as well, but a server's other cores have
@@ -122,8 +122,8 @@ inline constexpr MemoryAccess zen3_access = [] {
   access.resident_bytes = Index(256) << 10;
   access.max_kept_bytes = Index(16) << 20;
   access.straight_runs = 2048;
+  access.straight_narrow_bytes = Index(16) << 20;
   access.streams_two = false;
-  access.prefetches_narrow_rows = true;
   access.prefetches_over_gaps = false;
   return access;
 }();
@@ -136,9 +136,9 @@ inline constexpr MemoryAccess other_access{.resident_bytes = Index(512) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
                                            .straight_run = 32768,
                                            .straight_runs = 32768,
+                                           .straight_narrow_bytes = std::numeric_limits<Index>::max(),
                                            .streams_two = true,
                                            .prefetches_straight = true,
-                                           .prefetches_narrow_rows = false,
                                            .prefetches_over_gaps = true,
                                            .returns_backwards = true};
 
