@@ -207,7 +207,7 @@ inline Partition with_long_stretches(Partition partition, Index together) {
 /// too few lines. A run fills a cache line; two where an L2 holds all, in which coefficients for each column cost less.
 inline bool maps_straight(const Grid& grid, Index bytes) {
   const MemoryAccess& access = memory_access();
-  const bool near = bytes <= 2 * access.resident_bytes;  // half of an L2
+  const bool near = bytes <= 2 * access.resident_bytes;  // which is half of an L2
   const Index run_bytes = grid.shape.inner * std::min<Index>(grid.value_bytes, 8);
   return run_bytes >= (near ? 2 : 1) * pack_bytes && !access.prefetches_straight && !access.streams(bytes);
 }

@@ -157,7 +157,7 @@ class PartReduction {
       constexpr Index many_values = 256;
       const bool many = (block.end - block.begin) * grid.shape.inner >= many_values;
       const ColumnSums<Compute, Formula> columns{scratch.center, scratch.further, scratch.columns, scratch.partial};
-      const bool cached = !memory_access().streams(total_bytes());
+      const bool cached = !memory_access().streams(input_bytes());
       dispatch(SumRows<In, Formula>{rows, many, cached, narrow(rows.length), columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
@@ -172,9 +172,9 @@ class PartReduction {
     return rows;
   }
 
-  Index total_bytes() const { return In::tensors * grid.bytes(); }
+  Index input_bytes() const { return In::tensors * grid.bytes(); }
   bool narrow(Index width) const {
-    return SumRows<In, Formula>::is_narrow(width) && total_bytes() <= memory_access().straight_narrow_bytes;
+    return SumRows<In, Formula>::is_narrow(width) && input_bytes() <= memory_access().straight_narrow_bytes;
   }
 
   /// The same center for all columns of a channel.

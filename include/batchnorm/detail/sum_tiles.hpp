@@ -114,7 +114,7 @@ struct PartialSums {
   T sum, product_sum;
 };
 
-/// The same of sums in memory.
+/// Adds a vector to a sum and what its roundings have added too much, both in memory.
 template <class L, class Compute>
 BATCHNORM_INLINE void add_compensated(Compute* sum, Compute* error, const typename L::V& value) {
   typename L::V sum_v, error_v;
