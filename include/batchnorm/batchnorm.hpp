@@ -12,6 +12,7 @@
 #include "batchnorm/forward.hpp"
 #include "batchnorm/gradient_sums.hpp"
 #include "batchnorm/backward.hpp"
+#include "batchnorm/backward_options.hpp"
 #include "batchnorm/batch_norm.hpp"
 #include "batchnorm/second_order.hpp"
 #include "batchnorm/conditional.hpp"

@@ -1,0 +1,151 @@
+#pragma once
+
+#include "batchnorm/detail/from_output.hpp"
+#include "batchnorm/detail/layer.hpp"
+
+// The backward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory.
+
+namespace batchnorm::detail {
+
+template <class Scalar, class Act>
+void take_parameter_gradients(Layer<Scalar, Act>& layer, ParameterGradients parameters) {
+  if (!layer.wants(parameters)) return;
+  if (parameters == ParameterGradients::overwrite) layer.zero_gradients();
+  add_gamma_gradient(layer.last_moments(), layer.sums.dy_centered.data(), layer.options.epsilon,
+                     layer.gamma_gradient.data(), layer.gamma_gradient.size());
+  add_beta_gradient(layer.sums.dy.data(), layer.beta_gradient.data(), layer.beta_gradient.size());
+}
+
+/// Where the statistics are constants, dx does not wait for any sum.
+template <class Scalar, class Act, Device D, class In, class Out>
+void differentiate_constants(Layer<Scalar, Act>& layer, const D& device, const In& x_dy, const View<Out>& dx,
+                             const BackwardOptions<StatisticOf<Scalar>>& options) {
+  const auto moments = layer.last_moments();
+  if (layer.wants(options.parameters)) {
+    collect_gradients(device, x_dy, layer.fill(moments), layer.sums, layer.workspace);
+  }
+  if constexpr (is_identity<Act>) {
+    const FillScale<Scalar> fill_scale{moments, layer.parameters().gamma, layer.options.epsilon};
+    scale_gradient(device, x_dy.template get<1>(), dx, fill_scale, layer.workspace);
+  } else {
+    input_gradient(device, x_dy, dx, layer.fill_input_gradient(layer.activation, options), layer.workspace);
+  }
+}
+
+template <class Scalar, class Act, Device D, class X, class DY, class DX>
+void run_backward(Layer<Scalar, Act>& layer, const D& device, const X& x, const DY& dy, DX& dx,
+                  const BackwardOptions<StatisticOf<Scalar>>& options) {
+  constexpr const char* function = "backward";
+  const Index axis = layer.check_backward(function, LastForward::Kind::plain, x, options, dy);
+  check_input_gradient(function, "x", x, dy, dx);
+  resize_like(dx, x);
+  const Inputs x_dy(view_of(x, axis), view_of(dy, axis));
+  const auto dx_view = view_of(dx, axis);
+  if (layer.last_forward.of_batch()) {
+    differentiate_batch(device, x_dy, dx_view, layer.fill_input_gradient(layer.activation, options), layer.sums,
+                        layer.workspace);
+  } else {
+    differentiate_constants(layer, device, x_dy, dx_view, options);
+  }
+  take_parameter_gradients(layer, options.parameters);
+}
+
+template <class Scalar, class Act, Device D, class X, class DY>
+void run_backward_parameters(Layer<Scalar, Act>& layer, const D& device, const X& x, const DY& dy,
+                             ParameterGradients parameters) {
+  const Index axis =
+      layer.check_backward("backward_parameters", LastForward::Kind::plain, x, {.parameters = parameters}, dy);
+  if (!layer.wants(parameters)) return;
+  collect_gradients(device, Inputs(view_of(x, axis), view_of(dy, axis)), layer.fill(layer.last_moments()), layer.sums,
+                    layer.workspace);
+  take_parameter_gradients(layer, parameters);
+}
+
+/// `A`: what the gradient of the sum goes through; `known`: the inputs of SumGradientFormula<A>.
+template <class A, class Scalar, class Act, Device D, class In, class DX, class DZ>
+void differentiate_add(Layer<Scalar, Act>& layer, const D& device, const In& known, const TwoOutputs<DX, DZ>& dx_dz,
+                       const BackwardOptions<StatisticOf<Scalar>>& options) {
+  const FillSumInputGradient<Scalar, A> fill_dx{layer.fill_input_gradient(Identity(), options), {layer.activation}};
+  if (layer.last_forward.of_batch()) {
+    differentiate_sum(device, known, dx_dz, fill_dx, layer.sums, layer.workspace);
+  } else {
+    if (layer.wants(options.parameters)) {
+      collect_sum_gradients(device, known, fill_dx, layer.sums, layer.workspace);
+    }
+    sum_input_gradient(device, known, dx_dz, fill_dx, layer.workspace);
+  }
+  take_parameter_gradients(layer, options.parameters);
+}
+
+/// `y`: the output of forward_add, or none where the layer has kept the slopes.
+template <class Scalar, class Act, Device D, class X, class DY, class DX, class DZ, class... Y>
+void run_backward_add(Layer<Scalar, Act>& layer, const D& device, const X& x, const DY& dy, DX& dx, DZ& dz,
+                      const BackwardOptions<StatisticOf<Scalar>>& options, const Y&... y) {
+  constexpr const char* function = "backward_add";
+  const Index axis = layer.check_backward(function, LastForward::Kind::add, x, options, dy);
+  (check_same_dimensions(function, "y", y, x), ...);
+  check_input_gradient(function, "x", x, dy, dx);
+  check_input_gradient(function, "x", x, dy, dz, "dz");
+  (check_overlap(function, "dx", dx, "y", y), ...);
+  (check_overlap(function, "dz", dz, "y", y), ...);
+  check_apart(function, "dx", dx, "dz", dz);
+  resize_like(dx, x);
+  resize_like(dz, x);
+  const auto x_view = view_of(x, axis);
+  const auto dy_view = view_of(dy, axis);
+  const TwoOutputs dx_dz{view_of(dx, axis), view_of(dz, axis)};
+  if constexpr (has_two_slopes<Act>) {
+    const Inputs known(x_view, layer.slopes.view(x_view.shape), dy_view);
+    differentiate_add<KnownSlope<Act>>(layer, device, known, dx_dz, options);
+  } else {
+    differentiate_add<Act>(layer, device, Inputs(x_view, view_of(y, axis)..., dy_view), dx_dz, options);
+  }
+}
+
+template <class Scalar, class Act, Device D, class Y, class DY, class DX>
+void run_backward_from_output(Layer<Scalar, Act>& layer, const D& device, const Y& y, const DY& dy, DX& dx,
+                              ParameterGradients parameters) {
+  constexpr const char* function = "backward_from_output";
+  const Index axis = layer.check_backward(function, LastForward::Kind::plain, y, {.parameters = parameters}, dy, "y");
+  check_input_gradient(function, "y", y, dy, dx);
+  check_invertible(function, layer.gamma, layer.activation);
+  resize_like(dx, y);
+  const Inputs y_dy(view_of(y, axis), view_of(dy, axis));
+  const bool of_batch = layer.last_forward.of_batch();
+  const FillInputGradientOfOutput<Scalar, Act> fill_dx{layer.last_moments(), of_batch ? &layer.sums : nullptr,
+                                                       layer.parameters(), layer.options.epsilon, layer.activation};
+  if (of_batch || layer.wants(parameters)) {
+    collect_gradients_of_output(device, y_dy, fill_dx, layer.sums, layer.centers, layer.workspace);
+  }
+  input_gradient_of_output(device, y_dy, view_of(dx, axis), fill_dx, layer.workspace);
+  take_parameter_gradients(layer, parameters);
+}
+
+template <class Scalar, class Act, Device D, class X, class W, class DY, class DX>
+void run_backward_weighted(Layer<Scalar, Act>& layer, const D& device, const X& x, const W& weights, const DY& dy,
+                           DX& dx, MaskedOutputs outputs, const BackwardOptions<StatisticOf<Scalar>>& options) {
+  constexpr const char* function = "backward_weighted";
+  const Index axis = layer.check_backward(function, LastForward::Kind::weighted, x, options, dy);
+  check_input_gradient(function, "x", x, dy, dx);
+  take_weights(function, weights, x, axis, layer.given_weights);
+  if (layer.given_weights != layer.weights) fail(function, "weights are not those of the last forward_weighted");
+  if (outputs != layer.masked_outputs) {
+    fail(function, "outputs is not the MaskedOutputs of the last forward_weighted");
+  }
+  check_apart(function, "dx", dx, "weights", weights);
+  resize_like(dx, x);
+  const auto x_view = view_of(x, axis);
+  const auto dy_view = view_of(dy, axis);
+  const Inputs in(x_view, dy_view, weights_view(layer.weights, x_view.shape));
+  const auto dx_view = view_of(dx, axis);
+  const auto fill_dx = layer.fill_input_gradient(layer.activation, options);
+  if (outputs == MaskedOutputs::zero) {
+    differentiate_masked(device, in, dx_view, fill_dx, layer.sums, layer.workspace);
+  } else {
+    collect_gradients(device, Inputs(x_view, dy_view), layer.fill(layer.last_moments()), layer.sums, layer.workspace);
+    weighted_input_gradient(device, in, dx_view, fill_dx, layer.workspace);
+  }
+  take_parameter_gradients(layer, options.parameters);
+}
+
+}  // namespace batchnorm::detail
