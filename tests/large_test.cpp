@@ -1,4 +1,4 @@
-// Tensors beyond the caches, and beyond 2^31 elements.
+// Tensors anywhere in memory, within the caches and beyond, and of more than 2^31 elements.
 #include "sanitizers.hpp"
 #include "step.hpp"
 
@@ -53,7 +53,6 @@ detail::MemoryAccess streaming_access(bool streams, bool streams_two = true) {
 template <class Scalar>
 void expect_same_bits_at_any_alignment(const Problem<Scalar>& p) {
   const Layout& layout = p.layout;
-  ASSERT_GE(layout.size() * static_cast<Index>(sizeof(ComputeOf<Scalar>)), detail::min_prefetch_bytes);
   const Flat<Scalar> untouched = Flat<Scalar>::Zero(p.x.size());
   for_each_target([&] {
     const Step<Scalar> expected = run_step(p);
@@ -73,6 +72,12 @@ void expect_same_bits_at_any_alignment(const Problem<Scalar>& p) {
       }
     }
   });
+}
+
+template <class Scalar>
+void expect_same_bits_beyond_the_caches(const Problem<Scalar>& p) {
+  ASSERT_GE(p.layout.size() * static_cast<Index>(sizeof(ComputeOf<Scalar>)), detail::min_prefetch_bytes);
+  expect_same_bits_at_any_alignment(p);
 }
 
 /// The outputs of a step with a residual, somewhere in memory.
@@ -116,7 +121,7 @@ TEST(Large, SameBitsAtAnyAlignment) {
     SCOPED_TRACE(text(layout));
     const auto p = random_problem<float>(layout);
     expect_matches_oracle(p, run_step(p));
-    expect_same_bits_at_any_alignment(p);
+    expect_same_bits_beyond_the_caches(p);
     for_each_target([&] { expect_same_residual_step_at_any_alignment(p); });
   }
 }
@@ -124,12 +129,33 @@ TEST(Large, SameBitsAtAnyAlignment) {
 TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
   for (const Layout& layout : {Layout{{3, 7, 80001}, Order::row_major, 1}, {{700, 2311, 1}, Order::row_major, 1}}) {
     SCOPED_TRACE(text(layout));
-    expect_same_bits_at_any_alignment(random_problem<double>(layout));
-    expect_same_bits_at_any_alignment(random_problem<Eigen::bfloat16>(layout));
+    expect_same_bits_beyond_the_caches(random_problem<double>(layout));
+    expect_same_bits_beyond_the_caches(random_problem<Eigen::bfloat16>(layout));
     expect_same_residual_step_at_any_alignment(random_problem<double>(layout));
     expect_same_residual_step_at_any_alignment(random_problem<Eigen::bfloat16>(layout));
-    expect_same_bits_at_any_alignment(random_problem<Eigen::half>(layout));
+    expect_same_bits_beyond_the_caches(random_problem<Eigen::half>(layout));
   }
+}
+
+/// Rows of few columns, a multiple of whole vectors, have maps of their own where vectors are aligned.
+template <class Scalar>
+void expect_same_bits_of_few_columns() {
+  for (const Index columns : {8, 16, 32, 64, 96, 256, 288}) {
+    for (const Index rows : {2, 8, 9, 50}) {
+      const Layout layout{{rows, columns, 1}, Order::row_major, 1};
+      SCOPED_TRACE(text(layout));
+      const auto p = random_problem<Scalar>(layout);
+      expect_same_bits_at_any_alignment(p);
+      for_each_target([&] { expect_same_residual_step_at_any_alignment(p); });
+    }
+  }
+}
+
+TEST(FewColumns, SameBitsAtAnyAlignment) {
+  expect_same_bits_of_few_columns<float>();
+  expect_same_bits_of_few_columns<double>();
+  expect_same_bits_of_few_columns<Eigen::bfloat16>();
+  expect_same_bits_of_few_columns<Eigen::half>();
 }
 
 /// dx over dy or apart from it, beside a dz of 16 bits.

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "batchnorm/detail/grid.hpp"
-#include "batchnorm/detail/map_kernels.hpp"
+#include "batchnorm/detail/map_strips.hpp"
 #include "batchnorm/detail/targets.hpp"
 
 // Applies a formula to each value of a part of a tensor, with coefficients for each channel.
@@ -63,7 +63,12 @@ class PartMap {
     Lines<In> lines =
         lines_at(in, first, dense ? 1 : rows, length, dense ? ahead_in_dense_rows(to.streams()) : ahead(to.streams()));
     if (dense) lines.stride.fill(length);  // behind its end memory goes on
-    dispatch(MapRows<In, Formula, Out>{lines, to, column_coefficients(), width}, length);
+    const Coefficients coefficients = column_coefficients();
+    if constexpr (MapStrips<In, Formula, Out>::possible) {
+      const MapStrips<In, Formula, Out> strips{lines, to, coefficients, columns};
+      if (strips.fits()) return dispatch(strips, columns);
+    }
+    dispatch(MapRows<In, Formula, Out>{lines, to, coefficients, width}, length);
   }
 
   /// What is walked straight on, a core may read ahead of by itself: a part that holds whole channels is not.

@@ -58,6 +58,8 @@ class OutputLines<View<T>> {
  public:
   template <class V>
   using Result = V;
+  /// Whether values must be written in the order of memory.
+  static constexpr bool in_order = false;
 
   /// Lines of `length` values from value `offset` behind the beginning of a channel's run.
   OutputLines(const View<T>& out, Index outer, Index channel, Index offset, Index length, Streams<View<T>> streams)
@@ -142,6 +144,8 @@ class OutputLines<View<T>> {
 template <>
 class OutputLines<View<Bit>> {
  public:
+  static constexpr bool in_order = true;
+
   OutputLines(const View<Bit>& out, Index outer, Index channel, Index offset, Index length, Streams<View<Bit>>)
       : to_(out.data + (outer * out.outer_stride + channel * out.channel_stride + offset)),
         stride_(out.outer_stride),
@@ -199,6 +203,7 @@ class OutputLines<TwoOutputs<First, Second>> {
   template <class V>
   using Result = TwoResults<V>;
   using Out = TwoOutputs<First, Second>;
+  static constexpr bool in_order = OutputLines<View<First>>::in_order || OutputLines<View<Second>>::in_order;
 
   OutputLines(const Out& out, Index outer, Index channel, Index offset, Index length, Streams<Out> streams)
       : first_(out.first, outer, channel, offset, length, {streams.first}),
