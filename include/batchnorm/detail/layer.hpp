@@ -1,7 +1,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 
 #include "batchnorm/backward_options.hpp"
 #include "batchnorm/detail/gradients.hpp"
@@ -35,8 +34,8 @@ struct Layer {
   Workspace<Scalar> workspace;
   mutable WorkspacePool<Scalar> pool;
 
-  Layer(Index channel_count, const Options& of_layer, const Act& act)
-      : options(checked(channel_count, of_layer)),
+  Layer(Index channel_count, const Options& layer_options, const Act& act)
+      : options(checked(channel_count, layer_options)),
         activation(act),
         running(channel_count, options.average, options.running_variance),
         gamma(Vector<Parameter>::Ones(has_gamma() ? channel_count : 0)),
@@ -87,10 +86,11 @@ struct Layer {
   }
   /// Of the last forward, with `act` for what follows the normalization.
   template <class A>
-  FillInputGradient<Scalar, A> fill_input_gradient(const A& act, const BackwardOptions<Statistic>& of_backward) const {
+  FillInputGradient<Scalar, A> fill_input_gradient(const A& act,
+                                                   const BackwardOptions<Statistic>& backward_options) const {
     const auto data = [](const Vector<Statistic>* vector) { return vector == nullptr ? nullptr : vector->data(); };
     const auto* const batch_sums = last_forward.of_batch() ? &sums : nullptr;
-    const StatisticGradients<Statistic> of_statistics{data(of_backward.mean), data(of_backward.var)};
+    const StatisticGradients<Statistic> of_statistics{data(backward_options.mean), data(backward_options.var)};
     return {last_moments(), batch_sums, parameters(), options.epsilon, act, of_statistics};
   }
 
@@ -123,16 +123,17 @@ struct Layer {
 
   /// The checks of the inputs of every backward; returns the axis counted from the front.
   template <class X, class DY>
-  Index check_backward(const char* function, Forward forward, const X& x, const BackwardOptions<Statistic>& of_backward,
-                       const DY& dy, const char* x_name = "x") const {
+  Index check_backward(const char* function, Forward forward, const X& x,
+                       const BackwardOptions<Statistic>& backward_options, const DY& dy,
+                       const char* x_name = "x") const {
     const Index axis = resolve_axis<X>(function, options.axis);
     last_forward.check(function, forward, x_name, x);
     check_lengths(function);
     check_same_dimensions(function, "dy", dy, x);
     check_memory(function, x_name, x);
     check_memory(function, "dy", dy);
-    check_statistic_gradient(function, "options.mean", of_backward.mean);
-    check_statistic_gradient(function, "options.var", of_backward.var);
+    check_statistic_gradient(function, "options.mean", backward_options.mean);
+    check_statistic_gradient(function, "options.var", backward_options.var);
     return axis;
   }
 

@@ -3,7 +3,8 @@
 #include "batchnorm/detail/from_output.hpp"
 #include "batchnorm/detail/layer.hpp"
 
-// The backward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory.
+// The backward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory. Names are
+// qualified: an activation's own namespace may have the same ones.
 
 namespace batchnorm::detail {
 
@@ -22,13 +23,13 @@ void differentiate_constants(Layer<Scalar, Act>& layer, const D& device, const I
                              const BackwardOptions<StatisticOf<Scalar>>& options) {
   const auto moments = layer.last_moments();
   if (layer.wants(options.parameters)) {
-    collect_gradients(device, x_dy, layer.fill(moments), layer.sums, layer.workspace);
+    detail::collect_gradients(device, x_dy, layer.fill(moments), layer.sums, layer.workspace);
   }
   if constexpr (is_identity<Act>) {
     const FillScale<Scalar> fill_scale{moments, layer.parameters().gamma, layer.options.epsilon};
-    scale_gradient(device, x_dy.template get<1>(), dx, fill_scale, layer.workspace);
+    detail::scale_gradient(device, x_dy.template get<1>(), dx, fill_scale, layer.workspace);
   } else {
-    input_gradient(device, x_dy, dx, layer.fill_input_gradient(layer.activation, options), layer.workspace);
+    detail::input_gradient(device, x_dy, dx, layer.fill_input_gradient(layer.activation, options), layer.workspace);
   }
 }
 
@@ -42,12 +43,12 @@ void run_backward(Layer<Scalar, Act>& layer, const D& device, const X& x, const 
   const Inputs x_dy(view_of(x, axis), view_of(dy, axis));
   const auto dx_view = view_of(dx, axis);
   if (layer.last_forward.of_batch()) {
-    differentiate_batch(device, x_dy, dx_view, layer.fill_input_gradient(layer.activation, options), layer.sums,
-                        layer.workspace);
+    detail::differentiate_batch(device, x_dy, dx_view, layer.fill_input_gradient(layer.activation, options), layer.sums,
+                                layer.workspace);
   } else {
-    differentiate_constants(layer, device, x_dy, dx_view, options);
+    detail::differentiate_constants(layer, device, x_dy, dx_view, options);
   }
-  take_parameter_gradients(layer, options.parameters);
+  detail::take_parameter_gradients(layer, options.parameters);
 }
 
 template <class Scalar, class Act, Device D, class X, class DY>
@@ -56,9 +57,9 @@ void run_backward_parameters(Layer<Scalar, Act>& layer, const D& device, const X
   const Index axis =
       layer.check_backward("backward_parameters", LastForward::Kind::plain, x, {.parameters = parameters}, dy);
   if (!layer.wants(parameters)) return;
-  collect_gradients(device, Inputs(view_of(x, axis), view_of(dy, axis)), layer.fill(layer.last_moments()), layer.sums,
-                    layer.workspace);
-  take_parameter_gradients(layer, parameters);
+  detail::collect_gradients(device, Inputs(view_of(x, axis), view_of(dy, axis)), layer.fill(layer.last_moments()),
+                            layer.sums, layer.workspace);
+  detail::take_parameter_gradients(layer, parameters);
 }
 
 /// `A`: what the gradient of the sum goes through; `known`: the inputs of SumGradientFormula<A>.
@@ -67,17 +68,17 @@ void differentiate_add(Layer<Scalar, Act>& layer, const D& device, const In& kno
                        const BackwardOptions<StatisticOf<Scalar>>& options) {
   const FillSumInputGradient<Scalar, A> fill_dx{layer.fill_input_gradient(Identity(), options), {layer.activation}};
   if (layer.last_forward.of_batch()) {
-    differentiate_sum(device, known, dx_dz, fill_dx, layer.sums, layer.workspace);
+    detail::differentiate_sum(device, known, dx_dz, fill_dx, layer.sums, layer.workspace);
   } else {
     if (layer.wants(options.parameters)) {
-      collect_sum_gradients(device, known, fill_dx, layer.sums, layer.workspace);
+      detail::collect_sum_gradients(device, known, fill_dx, layer.sums, layer.workspace);
     }
-    sum_input_gradient(device, known, dx_dz, fill_dx, layer.workspace);
+    detail::sum_input_gradient(device, known, dx_dz, fill_dx, layer.workspace);
   }
-  take_parameter_gradients(layer, options.parameters);
+  detail::take_parameter_gradients(layer, options.parameters);
 }
 
-/// `y`: the output of forward_add, or none where the layer has kept the slopes.
+/// `y`: the output of forward_add, for an activation without two slopes.
 template <class Scalar, class Act, Device D, class X, class DY, class DX, class DZ, class... Y>
 void run_backward_add(Layer<Scalar, Act>& layer, const D& device, const X& x, const DY& dy, DX& dx, DZ& dz,
                       const BackwardOptions<StatisticOf<Scalar>>& options, const Y&... y) {
@@ -96,9 +97,9 @@ void run_backward_add(Layer<Scalar, Act>& layer, const D& device, const X& x, co
   const TwoOutputs dx_dz{view_of(dx, axis), view_of(dz, axis)};
   if constexpr (has_two_slopes<Act>) {
     const Inputs known(x_view, layer.slopes.view(x_view.shape), dy_view);
-    differentiate_add<KnownSlope<Act>>(layer, device, known, dx_dz, options);
-  } else {
-    differentiate_add<Act>(layer, device, Inputs(x_view, view_of(y, axis)..., dy_view), dx_dz, options);
+    detail::differentiate_add<KnownSlope<Act>>(layer, device, known, dx_dz, options);
+  } else if constexpr (is_identity<Act> || sizeof...(Y) > 0) {
+    detail::differentiate_add<Act>(layer, device, Inputs(x_view, view_of(y, axis)..., dy_view), dx_dz, options);
   }
 }
 
@@ -115,10 +116,10 @@ void run_backward_from_output(Layer<Scalar, Act>& layer, const D& device, const 
   const FillInputGradientOfOutput<Scalar, Act> fill_dx{layer.last_moments(), of_batch ? &layer.sums : nullptr,
                                                        layer.parameters(), layer.options.epsilon, layer.activation};
   if (of_batch || layer.wants(parameters)) {
-    collect_gradients_of_output(device, y_dy, fill_dx, layer.sums, layer.centers, layer.workspace);
+    detail::collect_gradients_of_output(device, y_dy, fill_dx, layer.sums, layer.centers, layer.workspace);
   }
-  input_gradient_of_output(device, y_dy, view_of(dx, axis), fill_dx, layer.workspace);
-  take_parameter_gradients(layer, parameters);
+  detail::input_gradient_of_output(device, y_dy, view_of(dx, axis), fill_dx, layer.workspace);
+  detail::take_parameter_gradients(layer, parameters);
 }
 
 template <class Scalar, class Act, Device D, class X, class W, class DY, class DX>
@@ -140,12 +141,13 @@ void run_backward_weighted(Layer<Scalar, Act>& layer, const D& device, const X& 
   const auto dx_view = view_of(dx, axis);
   const auto fill_dx = layer.fill_input_gradient(layer.activation, options);
   if (outputs == MaskedOutputs::zero) {
-    differentiate_masked(device, in, dx_view, fill_dx, layer.sums, layer.workspace);
+    detail::differentiate_masked(device, in, dx_view, fill_dx, layer.sums, layer.workspace);
   } else {
-    collect_gradients(device, Inputs(x_view, dy_view), layer.fill(layer.last_moments()), layer.sums, layer.workspace);
-    weighted_input_gradient(device, in, dx_view, fill_dx, layer.workspace);
+    detail::collect_gradients(device, Inputs(x_view, dy_view), layer.fill(layer.last_moments()), layer.sums,
+                              layer.workspace);
+    detail::weighted_input_gradient(device, in, dx_view, fill_dx, layer.workspace);
   }
-  take_parameter_gradients(layer, options.parameters);
+  detail::take_parameter_gradients(layer, options.parameters);
 }
 
 }  // namespace batchnorm::detail

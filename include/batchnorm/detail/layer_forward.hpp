@@ -2,7 +2,8 @@
 
 #include "batchnorm/detail/layer.hpp"
 
-// The forward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory.
+// The forward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory. Names are
+// qualified: an activation's own namespace may have the same ones.
 
 namespace batchnorm::detail {
 
@@ -22,12 +23,12 @@ void remember_forward(Layer<Scalar, Act>& layer, LastForward::Kind kind, const X
 template <class Scalar, class Act, Device D, class In, class Out>
 void normalize_into(Layer<Scalar, Act>& layer, const D& device, const In& in, const Out& out) {
   if (layer.normalizes_batch()) {
-    normalize_batch(device, in, out, layer.moments, layer.parameters(), layer.options.epsilon, layer.activation,
-                    layer.inv_std.data(), layer.workspace);
+    detail::normalize_batch(device, in, out, layer.moments, layer.parameters(), layer.options.epsilon, layer.activation,
+                            layer.inv_std.data(), layer.workspace);
     if (layer.training) layer.running.update(layer.moments);
   } else {
-    use_running_statistics(layer);
-    normalize(device, in, out, layer.fill_and_keep(), layer.workspace);
+    detail::use_running_statistics(layer);
+    detail::normalize(device, in, out, layer.fill_and_keep(), layer.workspace);
   }
 }
 
@@ -40,11 +41,11 @@ void run_forward(Layer<Scalar, Act>& layer, const char* function, const D& devic
   const auto y_view = view_of(y, axis);
   if constexpr (sizeof...(Z) > 0 && has_two_slopes<Act>) {
     const auto slopes = layer.slopes.reserve(in.shape());
-    remember_forward(layer, LastForward::Kind::add, x);
-    normalize_into(layer, device, in, TwoOutputs{y_view, slopes});
+    detail::remember_forward(layer, LastForward::Kind::add, x);
+    detail::normalize_into(layer, device, in, TwoOutputs{y_view, slopes});
   } else {
-    remember_forward(layer, sizeof...(Z) == 0 ? LastForward::Kind::plain : LastForward::Kind::add, x);
-    normalize_into(layer, device, in, y_view);
+    detail::remember_forward(layer, sizeof...(Z) == 0 ? LastForward::Kind::plain : LastForward::Kind::add, x);
+    detail::normalize_into(layer, device, in, y_view);
   }
 }
 
@@ -52,15 +53,16 @@ template <class Scalar, class Act, Device D, class In, class Out>
 void normalize_weighted(Layer<Scalar, Act>& layer, const D& device, const In& x_weights, const View<Out>& y) {
   const bool masked = layer.masked_outputs == MaskedOutputs::zero;
   if (layer.normalizes_batch() && masked) {
-    normalize_masked_batch(device, x_weights, y, layer.moments, layer.parameters(), layer.options.epsilon,
-                           layer.activation, layer.inv_std.data(), layer.workspace);
+    detail::normalize_masked_batch(device, x_weights, y, layer.moments, layer.parameters(), layer.options.epsilon,
+                                   layer.activation, layer.inv_std.data(), layer.workspace);
   } else if (layer.normalizes_batch()) {
-    collect_weighted_moments(device, x_weights, layer.moments, layer.workspace);
+    detail::collect_weighted_moments(device, x_weights, layer.moments, layer.workspace);
   } else {
-    use_running_statistics(layer);
-    if (masked) normalize_masked(device, x_weights, y, layer.fill_and_keep(), layer.workspace);
+    detail::use_running_statistics(layer);
+    if (masked) detail::normalize_masked(device, x_weights, y, layer.fill_and_keep(), layer.workspace);
   }
-  if (!masked) normalize(device, Inputs(x_weights.template get<0>()), y, layer.fill_and_keep(), layer.workspace);
+  if (!masked)
+    detail::normalize(device, Inputs(x_weights.template get<0>()), y, layer.fill_and_keep(), layer.workspace);
   if (layer.training) layer.running.update(layer.moments);
 }
 
@@ -80,8 +82,9 @@ void run_forward_weighted(Layer<Scalar, Act>& layer, const D& device, const X& x
   layer.weights.swap(layer.given_weights);
   layer.masked_outputs = outputs;
   const auto x_view = view_of(x, axis);
-  remember_forward(layer, LastForward::Kind::weighted, x);
-  normalize_weighted(layer, device, Inputs(x_view, weights_view(layer.weights, x_view.shape)), view_of(y, axis));
+  detail::remember_forward(layer, LastForward::Kind::weighted, x);
+  detail::normalize_weighted(layer, device, Inputs(x_view, weights_view(layer.weights, x_view.shape)),
+                             view_of(y, axis));
 }
 
 /// `z`: the residual, or none.
@@ -93,10 +96,10 @@ void run_infer(const Layer<Scalar, Act>& layer, const char* function, const D& d
   const Inputs in(view_of(x, axis), view_of(z, axis)...);
   const typename WorkspacePool<Scalar>::Loan memory(layer.pool);
   if (layer.has_running_statistics()) {
-    normalize(device, in, view_of(y, axis), layer.fill(view_of(layer.running)), memory->workspace);
+    detail::normalize(device, in, view_of(y, axis), layer.fill(view_of(layer.running)), memory->workspace);
   } else {
-    normalize_batch(device, in, view_of(y, axis), memory->moments, layer.parameters(), layer.options.epsilon,
-                    layer.activation, nullptr, memory->workspace);
+    detail::normalize_batch(device, in, view_of(y, axis), memory->moments, layer.parameters(), layer.options.epsilon,
+                            layer.activation, nullptr, memory->workspace);
   }
 }
 

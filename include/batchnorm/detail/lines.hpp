@@ -9,9 +9,9 @@
 #include "batchnorm/detail/inputs.hpp"
 #include "batchnorm/detail/lanes.hpp"
 
-// What a kernel walks. The kernels of sum_rows.hpp, sum_runs.hpp and map_kernels.hpp are the inner loops, each compiled
-// for every target: one call walks many lines, reads each input once and writes the output, if there is one, once. What
-// is walked is decided by their callers, reduce.hpp and map.hpp.
+// What a kernel walks. The kernels of sum_rows.hpp, sum_runs.hpp, map_kernels.hpp and map_strips.hpp are the inner
+// loops, each compiled for every target that it runs on: one call walks many lines, reads each input once and writes
+// the output, if there is one, once. What is walked is decided by their callers, reduce.hpp and map.hpp.
 
 namespace batchnorm::detail {
 

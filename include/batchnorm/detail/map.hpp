@@ -4,6 +4,7 @@
 #include <array>
 
 #include "batchnorm/detail/grid.hpp"
+#include "batchnorm/detail/map_kernels.hpp"
 #include "batchnorm/detail/map_strips.hpp"
 #include "batchnorm/detail/targets.hpp"
 
@@ -66,7 +67,7 @@ class PartMap {
     const Coefficients coefficients = column_coefficients();
     if constexpr (MapStrips<In, Formula, Out>::possible) {
       const MapStrips<In, Formula, Out> strips{lines, to, coefficients, columns};
-      if (strips.fits()) return dispatch(strips, columns);
+      if (strips.fits()) return run_avx2(strips);
     }
     dispatch(MapRows<In, Formula, Out>{lines, to, coefficients, width}, length);
   }

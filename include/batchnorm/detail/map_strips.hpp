@@ -25,9 +25,8 @@ struct HeldCoefficients {
   }
 };
 
-/// Rows without gaps, of few columns, that a cache holds: some rows at a time strip by strip, so that the coefficients
-/// of a strip are read once for all of them. Measured with AVX2, and left to it: strips are as wide as its registers
-/// allow.
+/// Rows without gaps, of few columns: some rows at a time strip by strip, so that the coefficients of a strip are read
+/// once for all of them. Measured with AVX2, and left to it: strips are as wide as its registers allow.
 template <class In, class Formula, class Out>
 struct MapStrips {
   using Compute = typename In::Compute;
@@ -38,8 +37,8 @@ struct MapStrips {
   std::array<Compute*, Formula::coefficients> coefficients;
   Index columns;  // of a row
 
-  /// More columns are faster in the order of memory, as is what memory is asked for; other numbers of them fill no
-  /// whole strips.
+  /// Whether the columns fill whole strips, and run_avx2 may be called. More columns are faster in the order of memory,
+  /// and so are rows that are asked for in advance.
   bool fits() const {
     constexpr Index max_strips = In::count == 1 ? 8 : 4;
     return active_target() == Target::avx2 && columns % strip_columns == 0 && columns <= max_strips * strip_columns &&
@@ -48,12 +47,11 @@ struct MapStrips {
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
-    if constexpr (Bytes == Vector::bytes) {
-      const Index step = rows_together * columns;
-      for (Index begin = 0; begin < rows.length; begin += step) {
-        const Index end = std::min(begin + step, rows.length);
-        for (Index column = 0; column < columns; column += strip_columns) map_strip(begin + column, end, column);
-      }
+    static_assert(Bytes == Vector::bytes);
+    const Index step = rows_together * columns;
+    for (Index begin = 0; begin < rows.length; begin += step) {
+      const Index end = std::min(begin + step, rows.length);
+      for (Index column = 0; column < columns; column += strip_columns) map_strip(begin + column, end, column);
     }
   }
 

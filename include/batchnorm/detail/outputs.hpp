@@ -6,7 +6,7 @@
 #include "batchnorm/detail/inputs.hpp"
 #include "batchnorm/detail/lines.hpp"
 
-// What a map writes: a tensor, or two at once. Lines are written from their beginning to their end.
+// What a map writes: a tensor, or two at once. Lines of bits are written from their beginning to their end.
 
 namespace batchnorm::detail {
 
