@@ -3,8 +3,8 @@
 #include "batchnorm/detail/from_output.hpp"
 #include "batchnorm/detail/layer.hpp"
 
-// The backward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory. Names are
-// qualified: an activation's own namespace may have the same ones.
+// The backward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory. Calls
+// that see the activation are qualified: its own namespace may have the same names.
 
 namespace batchnorm::detail {
 
@@ -78,7 +78,8 @@ void differentiate_add(Layer<Scalar, Act>& layer, const D& device, const In& kno
   detail::take_parameter_gradients(layer, options.parameters);
 }
 
-/// `y`: the output of forward_add, for an activation without two slopes.
+/// `y`: the output of forward_add, for an activation without two slopes. (Without it such a call does not compile;
+/// BatchNorm::backward_add says why.)
 template <class Scalar, class Act, Device D, class X, class DY, class DX, class DZ, class... Y>
 void run_backward_add(Layer<Scalar, Act>& layer, const D& device, const X& x, const DY& dy, DX& dx, DZ& dz,
                       const BackwardOptions<StatisticOf<Scalar>>& options, const Y&... y) {
@@ -109,7 +110,7 @@ void run_backward_from_output(Layer<Scalar, Act>& layer, const D& device, const 
   constexpr const char* function = "backward_from_output";
   const Index axis = layer.check_backward(function, LastForward::Kind::plain, y, {.parameters = parameters}, dy, "y");
   check_input_gradient(function, "y", y, dy, dx);
-  check_invertible(function, layer.gamma, layer.activation);
+  detail::check_invertible(function, layer.gamma, layer.activation);
   resize_like(dx, y);
   const Inputs y_dy(view_of(y, axis), view_of(dy, axis));
   const bool of_batch = layer.last_forward.of_batch();

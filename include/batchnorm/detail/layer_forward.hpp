@@ -2,8 +2,8 @@
 
 #include "batchnorm/detail/layer.hpp"
 
-// The forward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory. Names are
-// qualified: an activation's own namespace may have the same ones.
+// The forward calls of a BatchNorm, behind the checks of types: checks of values, then passes over memory. Calls
+// that see the activation are qualified: its own namespace may have the same names.
 
 namespace batchnorm::detail {
 
