@@ -168,9 +168,9 @@ void second_gamma_gradient(const MomentsView<Statistic>& moments, const Directio
 }
 
 /// ty, and the sums of v where the statistics are of the batch. Where they are not, x is read only if gamma moves.
-template <Device D, class In, class T, class Out>
-void tangent(const D& device, const In& x_v, const View<Out>& ty, const FillTangent<T>& fill, Statistics statistics,
-             Workspace<T>& workspace) {
+template <class In, class T, class Out>
+void tangent(const AnyDevice& device, const In& x_v, const View<Out>& ty, const FillTangent<T>& fill,
+             Statistics statistics, Workspace<T>& workspace) {
   const DirectionSums<StatisticOf<T>>& sums = fill.sums;
   if (statistics == Statistics::constant && fill.v_gamma == nullptr) {
     const MomentsView<StatisticOf<T>> with_mean_zero{fill.moments.count, sums.v, fill.moments.m2};
@@ -188,8 +188,8 @@ void tangent(const D& device, const In& x_v, const View<Out>& ty, const FillTang
 }
 
 /// Of each channel: the sum of b, and that of b * (a - center).
-template <Device D, class In, class T>
-void sum_pair(const D& device, const In& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
+template <class In, class T>
+void sum_pair(const AnyDevice& device, const In& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
               StatisticOf<T>* product_sum, Workspace<T>& workspace) {
   const Partition partition = make_partition(grid_of(a_b), 2);
   run(device, make_reduction<GradientFormula<Identity>>(partition, a_b, center, sum, product_sum), NoCoefficients{},
@@ -197,8 +197,8 @@ void sum_pair(const D& device, const In& a_b, const StatisticOf<T>* center, Stat
 }
 
 /// The sums of dy, alone and with v, whose own ones are there.
-template <Device D, class In, class T>
-void sum_products(const D& device, const In& x_dy_v, const MomentsView<StatisticOf<T>>& moments,
+template <class In, class T>
+void sum_products(const AnyDevice& device, const In& x_dy_v, const MomentsView<StatisticOf<T>>& moments,
                   const DirectionSums<StatisticOf<T>>& sums, Statistics statistics, Workspace<T>& workspace) {
   const auto& [x, dy, v] = x_dy_v.views;
   if (statistics == Statistics::of_batch) {
@@ -209,9 +209,9 @@ void sum_products(const D& device, const In& x_dy_v, const MomentsView<Statistic
   sum_pair(device, Inputs(dy, v), sums.dy_mean, sums.v, sums.v_dy, workspace);
 }
 
-template <Device D, class In, class T, class Out>
-void second_input_gradient(const D& device, const In& x_dy_v, const View<Out>& gx, const FillSecondGradient<T>& fill,
-                           Workspace<T>& workspace) {
+template <class In, class T, class Out>
+void second_input_gradient(const AnyDevice& device, const In& x_dy_v, const View<Out>& gx,
+                           const FillSecondGradient<T>& fill, Workspace<T>& workspace) {
   const Partition partition = make_linear_partition(grid_of(x_dy_v, gx), 3);
   run(device, make_map<SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
 }

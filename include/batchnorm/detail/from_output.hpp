@@ -55,8 +55,8 @@ struct FillInputGradientOfOutput {
 };
 
 /// collect_gradients from the output. `centers` is scratch.
-template <Device D, class In, class T, class Act>
-void collect_gradients_of_output(const D& device, const In& y_dy, const FillInputGradientOfOutput<T, Act>& fill,
+template <class In, class T, class Act>
+void collect_gradients_of_output(const AnyDevice& device, const In& y_dy, const FillInputGradientOfOutput<T, Act>& fill,
                                  BasicGradientSums<StatisticOf<T>>& sums, Vector<StatisticOf<T>>& centers,
                                  Workspace<T>& workspace) {
   using Statistic = StatisticOf<T>;
@@ -76,8 +76,8 @@ void collect_gradients_of_output(const D& device, const In& y_dy, const FillInpu
   }
 }
 
-template <Device D, class In, class T, class Act, class Out>
-void input_gradient_of_output(const D& device, const In& y_dy, const View<Out>& dx,
+template <class In, class T, class Act, class Out>
+void input_gradient_of_output(const AnyDevice& device, const In& y_dy, const View<Out>& dx,
                               const FillInputGradientOfOutput<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(y_dy, dx), 2);

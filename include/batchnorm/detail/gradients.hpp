@@ -116,8 +116,8 @@ void clear(BasicGradientSums<Statistic>& sums, Index channels) {
 }
 
 /// `fill_normalize` gives what the activation's derivative depends on.
-template <Device D, class In, class T, class Act>
-void collect_gradients(const D& device, const In& x_dy, const FillNormalize<T, Act>& fill_normalize,
+template <class In, class T, class Act>
+void collect_gradients(const AnyDevice& device, const In& x_dy, const FillNormalize<T, Act>& fill_normalize,
                        BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   const Shape& shape = x_dy.shape();
   clear(sums, shape.channels);
@@ -129,8 +129,8 @@ void collect_gradients(const D& device, const In& x_dy, const FillNormalize<T, A
       fill_normalize, workspace);
 }
 
-template <Device D, class In, class T, class Act, class Out>
-void input_gradient(const D& device, const In& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
+template <class In, class T, class Act, class Out>
+void input_gradient(const AnyDevice& device, const In& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(x_dy, dx), 2);
@@ -138,8 +138,8 @@ void input_gradient(const D& device, const In& x_dy, const View<Out>& dx, const 
 }
 
 /// dx where the statistics are constants; x takes no part.
-template <Device D, class DY, class T, class Out>
-void scale_gradient(const D& device, const View<DY>& dy, const View<Out>& dx, const FillScale<T>& fill,
+template <class DY, class T, class Out>
+void scale_gradient(const AnyDevice& device, const View<DY>& dy, const View<Out>& dx, const FillScale<T>& fill,
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Inputs in(dy);
@@ -148,9 +148,10 @@ void scale_gradient(const D& device, const View<DY>& dy, const View<Out>& dx, co
 }
 
 /// collect_gradients and input_gradient, together where the cache allows.
-template <Device D, class In, class T, class Act, class Out>
-void differentiate_batch(const D& device, const In& x_dy, const View<Out>& dx, const FillInputGradient<T, Act>& fill,
-                         BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
+template <class In, class T, class Act, class Out>
+void differentiate_batch(const AnyDevice& device, const In& x_dy, const View<Out>& dx,
+                         const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
+                         Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
   const Partition partition = make_partition(grid_of(x_dy, dx), 2);
   run(device,
@@ -187,8 +188,8 @@ struct FillSumInputGradient {
 };
 
 /// collect_gradients where a residual was added. `known` is x, what tells the slope, dy.
-template <Device D, class In, class T, class Act>
-void collect_sum_gradients(const D& device, const In& known, const FillSumInputGradient<T, Act>& fill,
+template <class In, class T, class Act>
+void collect_sum_gradients(const AnyDevice& device, const In& known, const FillSumInputGradient<T, Act>& fill,
                            BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
   clear(sums, known.shape().channels);
   if (known.shape().size() == 0) return;
@@ -200,18 +201,19 @@ void collect_sum_gradients(const D& device, const In& known, const FillSumInputG
 }
 
 /// input_gradient and the gradient of the residual.
-template <Device D, class In, class Out, class T, class Act>
-void sum_input_gradient(const D& device, const In& known, const Out& dx_dz, const FillSumInputGradient<T, Act>& fill,
-                        Workspace<T>& workspace) {
+template <class In, class Out, class T, class Act>
+void sum_input_gradient(const AnyDevice& device, const In& known, const Out& dx_dz,
+                        const FillSumInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (known.shape().size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(known, dx_dz), In::tensors, tensors_of<Out>);
   run(device, make_map<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
 }
 
 /// collect_sum_gradients and sum_input_gradient, together where the cache allows.
-template <Device D, class In, class Out, class T, class Act>
-void differentiate_sum(const D& device, const In& known, const Out& dx_dz, const FillSumInputGradient<T, Act>& fill,
-                       BasicGradientSums<StatisticOf<T>>& sums, Workspace<T>& workspace) {
+template <class In, class Out, class T, class Act>
+void differentiate_sum(const AnyDevice& device, const In& known, const Out& dx_dz,
+                       const FillSumInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
+                       Workspace<T>& workspace) {
   if (known.shape().size() == 0) return clear(sums, known.shape().channels);
   const Partition partition = make_partition(grid_of(known, dx_dz), In::tensors);
   run(device,

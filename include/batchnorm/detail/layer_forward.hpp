@@ -20,8 +20,8 @@ void remember_forward(Layer<Scalar, Act>& layer, LastForward::Kind kind, const X
   if (x.size() == 0) layer.inv_std.setZero();  // no pass will keep it
 }
 
-template <class Scalar, class Act, Device D, class In, class Out>
-void normalize_into(Layer<Scalar, Act>& layer, const D& device, const In& in, const Out& out) {
+template <class Scalar, class Act, class In, class Out>
+void normalize_into(Layer<Scalar, Act>& layer, const AnyDevice& device, const In& in, const Out& out) {
   if (layer.normalizes_batch()) {
     detail::normalize_batch(device, in, out, layer.moments, layer.parameters(), layer.options.epsilon, layer.activation,
                             layer.inv_std.data(), layer.workspace);
@@ -32,9 +32,14 @@ void normalize_into(Layer<Scalar, Act>& layer, const D& device, const In& in, co
   }
 }
 
+/// What forward_add writes.
+template <class Scalar, class Act>
+using OutputOfSum = std::conditional_t<has_two_slopes<Act>, TwoOutputs<Scalar, Bit>, View<Scalar>>;
+
 /// `z`: the residual, or none.
-template <class Scalar, class Act, Device D, class X, class Y, class... Z>
-void run_forward(Layer<Scalar, Act>& layer, const char* function, const D& device, Y& y, const X& x, const Z&... z) {
+template <class Scalar, class Act, class X, class Y, class... Z>
+void run_forward(Layer<Scalar, Act>& layer, const char* function, const AnyDevice& device, Y& y, const X& x,
+                 const Z&... z) {
   const Index axis = layer.check_forward(function, layer.normalizes_batch(), y, x, z...);
   resize_like(y, x);
   const Inputs in(view_of(x, axis), view_of(z, axis)...);
@@ -49,8 +54,8 @@ void run_forward(Layer<Scalar, Act>& layer, const char* function, const D& devic
   }
 }
 
-template <class Scalar, class Act, Device D, class In, class Out>
-void normalize_weighted(Layer<Scalar, Act>& layer, const D& device, const In& x_weights, const View<Out>& y) {
+template <class Scalar, class Act, class In, class Out>
+void normalize_weighted(Layer<Scalar, Act>& layer, const AnyDevice& device, const In& x_weights, const View<Out>& y) {
   const bool masked = layer.masked_outputs == MaskedOutputs::zero;
   if (layer.normalizes_batch() && masked) {
     detail::normalize_masked_batch(device, x_weights, y, layer.moments, layer.parameters(), layer.options.epsilon,
@@ -66,8 +71,8 @@ void normalize_weighted(Layer<Scalar, Act>& layer, const D& device, const In& x_
   if (layer.training) layer.running.update(layer.moments);
 }
 
-template <class Scalar, class Act, Device D, class X, class W, class Y>
-void run_forward_weighted(Layer<Scalar, Act>& layer, const D& device, const X& x, const W& weights, Y& y,
+template <class Scalar, class Act, class X, class W, class Y>
+void run_forward_weighted(Layer<Scalar, Act>& layer, const AnyDevice& device, const X& x, const W& weights, Y& y,
                           MaskedOutputs outputs) {
   constexpr const char* function = "forward_weighted";
   const Index axis = layer.check_forward(function, layer.normalizes_batch(), y, x);
@@ -87,20 +92,24 @@ void run_forward_weighted(Layer<Scalar, Act>& layer, const D& device, const X& x
                              view_of(y, axis));
 }
 
+template <class Scalar, class Act, class In, class Out>
+void infer_into(const Layer<Scalar, Act>& layer, const AnyDevice& device, const In& in, const Out& out) {
+  const typename WorkspacePool<Scalar>::Loan memory(layer.pool);
+  if (layer.has_running_statistics()) {
+    detail::normalize(device, in, out, layer.fill(view_of(layer.running)), memory->workspace);
+  } else {
+    detail::normalize_batch(device, in, out, memory->moments, layer.parameters(), layer.options.epsilon,
+                            layer.activation, nullptr, memory->workspace);
+  }
+}
+
 /// `z`: the residual, or none.
-template <class Scalar, class Act, Device D, class X, class Y, class... Z>
-void run_infer(const Layer<Scalar, Act>& layer, const char* function, const D& device, Y& y, const X& x,
+template <class Scalar, class Act, class X, class Y, class... Z>
+void run_infer(const Layer<Scalar, Act>& layer, const char* function, const AnyDevice& device, Y& y, const X& x,
                const Z&... z) {
   const Index axis = layer.check_forward(function, !layer.has_running_statistics(), y, x, z...);
   resize_like(y, x);
-  const Inputs in(view_of(x, axis), view_of(z, axis)...);
-  const typename WorkspacePool<Scalar>::Loan memory(layer.pool);
-  if (layer.has_running_statistics()) {
-    detail::normalize(device, in, view_of(y, axis), layer.fill(view_of(layer.running)), memory->workspace);
-  } else {
-    detail::normalize_batch(device, in, view_of(y, axis), memory->moments, layer.parameters(), layer.options.epsilon,
-                            layer.activation, nullptr, memory->workspace);
-  }
+  detail::infer_into(layer, device, Inputs(view_of(x, axis), view_of(z, axis)...), view_of(y, axis));
 }
 
 }  // namespace batchnorm::detail

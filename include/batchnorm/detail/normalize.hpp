@@ -67,8 +67,8 @@ void prepare(BasicMoments<Statistic>& moments, const Shape& shape) {
   moments.m2.setZero(shape.channels);
 }
 
-template <Device D, class T>
-void collect_moments(const D& device, const View<const T>& x, BasicMoments<StatisticOf<T>>& moments,
+template <class T>
+void collect_moments(const AnyDevice& device, const View<const T>& x, BasicMoments<StatisticOf<T>>& moments,
                      Workspace<T>& workspace) {
   prepare(moments, x.shape);
   if (x.shape.size() == 0) return;
@@ -82,8 +82,8 @@ void collect_moments(const D& device, const View<const T>& x, BasicMoments<Stati
 template <class Act, class In>
 using NormalizeFormulaOf = std::conditional_t<In::count == 1, NormalizeFormula<Act>, NormalizeAddFormula<Act>>;
 
-template <Device D, class In, class T, class Act, class Out>
-void normalize(const D& device, const In& in, const Out& out, const FillNormalize<T, Act>& fill,
+template <class In, class T, class Act, class Out>
+void normalize(const AnyDevice& device, const In& in, const Out& out, const FillNormalize<T, Act>& fill,
                Workspace<T>& workspace) {
   if (in.shape().size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(in, out), In::tensors, tensors_of<Out>);
@@ -91,8 +91,8 @@ void normalize(const D& device, const In& in, const Out& out, const FillNormaliz
 }
 
 /// collect_moments and normalize, together where the cache allows. Keeps inv_std where that is not null.
-template <Device D, class In, class T, class Act, class Out>
-void normalize_batch(const D& device, const In& in, const Out& out, BasicMoments<StatisticOf<T>>& moments,
+template <class In, class T, class Act, class Out>
+void normalize_batch(const AnyDevice& device, const In& in, const Out& out, BasicMoments<StatisticOf<T>>& moments,
                      const Parameters<T>& parameters, double epsilon, const Act& activation, StatisticOf<T>* inv_std,
                      Workspace<T>& workspace) {
   prepare(moments, in.shape());

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "batchnorm/detail/grid.hpp"
@@ -22,13 +24,49 @@ namespace detail {
 template <class X>
 concept NoDevice = !Device<X>;
 
+/// Refers to a device of any type, so that what runs on devices is compiled once for all of them.
+class AnyDevice {
+ public:
+  template <Device D>
+  AnyDevice(const D& device) : device_(&device) {  // NOLINT(google-explicit-constructor): stands for the device
+    if constexpr (!std::is_same_v<D, Eigen::DefaultDevice>) {
+      threads_ = device.numThreads();
+      schedule_ = [](const void* pool_device, std::function<void()>&& work) {
+        static_cast<const D*>(pool_device)->getPool()->Schedule(std::move(work));
+      };
+    }
+  }
+
+  Index threads() const { return threads_; }
+  void schedule(std::function<void()>&& work) const { schedule_(device_, std::move(work)); }
+
+ private:
+  const void* device_;
+  Index threads_ = 1;
+  void (*schedule_)(const void*, std::function<void()>&&) = nullptr;
+};
+
+/// Refers to what is called for each task.
+class Task {
+ public:
+  template <class F>
+  explicit Task(const F& f)
+      : f_(&f),
+        call_([](const void* of_type_f, Index k, Index worker) { (*static_cast<const F*>(of_type_f))(k, worker); }) {}
+
+  void operator()(Index k, Index worker) const { call_(f_, k, worker); }
+
+ private:
+  const void* f_;
+  void (*call_)(const void*, Index, Index);
+};
+
 /// Which end of its tasks a thread begins at.
 enum class Order { forwards, backwards };
 
 /// Tasks that threads take one after another: each from a range of its own, whose memory its core may still have in the
 /// cache from the call before, and then what others have left. Threads that come late find none, so the caller waits
 /// for tasks and never for threads: calls from within the pool cannot block each other.
-template <class Task>
 class TaskQueue {
  public:
   TaskQueue(Index tasks, Index workers, Order order, const Task& task)
@@ -69,36 +107,32 @@ class TaskQueue {
 
   const Index tasks_;
   const Order order_;
-  const Task& task_;  // outlives every task, though not every thread
+  const Task task_;  // what it refers to outlives every task, though not every thread
   std::vector<Range> ranges_;
   std::atomic<Index> done_{0};
 };
 
 /// Threads that share `tasks` tasks over `bytes` of memory, the calling one among them.
-template <Device D>
-Index workers(const D& device, Index tasks, Index bytes) {
-  if constexpr (std::is_same_v<D, Eigen::DefaultDevice>) {
-    return 1;
-  } else {
-    if (bytes < min_parallel_bytes) return 1;
-    return std::clamp<Index>(device.numThreads(), 1, std::max<Index>(tasks, 1));
-  }
+inline Index workers(const AnyDevice& device, Index tasks, Index bytes) {
+  if (bytes < min_parallel_bytes) return 1;
+  return std::clamp<Index>(device.threads(), 1, std::max<Index>(tasks, 1));
 }
 
-/// Calls task(k, worker) for k = 0, ..., tasks - 1 in any order, worker < threads. Tasks do not throw.
-template <Device D, class Task>
-void run_tasks(const D& device, Index threads, Index tasks, Order order, const Task& task) {
-  if constexpr (!std::is_same_v<D, Eigen::DefaultDevice>) {
-    if (threads > 1) {
-      const auto queue = std::make_shared<TaskQueue<Task>>(tasks, threads, order, task);
-      for (Index worker = 1; worker < threads; ++worker) {
-        device.getPool()->Schedule([queue, worker] { queue->work(worker); });
-      }
-      queue->work(0);
-      return queue->wait();
-    }
+/// On the calling thread and threads of the device's pool.
+inline void share_tasks(const AnyDevice& device, Index threads, Index tasks, Order order, const Task& task) {
+  const auto queue = std::make_shared<TaskQueue>(tasks, threads, order, task);
+  for (Index worker = 1; worker < threads; ++worker) {
+    device.schedule([queue, worker] { queue->work(worker); });
   }
-  for (Index k = 0; k < tasks; ++k) task(order == Order::forwards ? k : tasks - 1 - k, Index(0));
+  queue->work(0);
+  queue->wait();
+}
+
+/// Calls f(k, worker) for k = 0, ..., tasks - 1 in any order, worker < threads. It does not throw.
+template <class F>
+void run_tasks(const AnyDevice& device, Index threads, Index tasks, Order order, const F& f) {
+  if (threads > 1) return share_tasks(device, threads, tasks, order, Task(f));
+  for (Index k = 0; k < tasks; ++k) f(order == Order::forwards ? k : tasks - 1 - k, Index(0));
 }
 
 }  // namespace detail

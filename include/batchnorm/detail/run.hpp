@@ -14,8 +14,9 @@ struct NoCoefficients {};
 
 /// Runs a reduction alone. fill_reduction(coefficients, begin, end) sets those it has beside the center, where it has
 /// any.
-template <Device D, class In, class Formula, class Fill, class T>
-void run(const D& device, Reduction<In, Formula> reduction, const Fill& fill_reduction, Workspace<T>& workspace) {
+template <class In, class Formula, class Fill, class T>
+void run(const AnyDevice& device, Reduction<In, Formula> reduction, const Fill& fill_reduction,
+         Workspace<T>& workspace) {
   reduction.read_long_stretches();
   const Partition& partition = reduction.partition();
   const Index threads = workers(device, partition.parts(), partition.grid.bytes());
@@ -28,8 +29,8 @@ void run(const D& device, Reduction<In, Formula> reduction, const Fill& fill_red
 }
 
 /// Runs a map alone. fill(coefficients, begin, end) sets the coefficients of these channels.
-template <Device D, class In, class Formula, class Out, class Fill, class T>
-void run(const D& device, Map<In, Formula, Out> map, const Fill& fill, Workspace<T>& workspace) {
+template <class In, class Formula, class Out, class Fill, class T>
+void run(const AnyDevice& device, Map<In, Formula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = map.partition();
   const Index threads = workers(device, partition.parts(), partition.grid.bytes());
   workspace.reserve(map.computes(threads), 0);
@@ -39,9 +40,9 @@ void run(const D& device, Map<In, Formula, Out> map, const Fill& fill, Workspace
 }
 
 /// Runs a reduction and the map that `fill` makes from its result.
-template <Device D, class ReduceIn, class ReduceFormula, class FillReduction, class MapIn, class MapFormula, class Out,
+template <class ReduceIn, class ReduceFormula, class FillReduction, class MapIn, class MapFormula, class Out,
           class Fill, class T>
-void run(const D& device, Reduction<ReduceIn, ReduceFormula> reduction, const FillReduction& fill_reduction,
+void run(const AnyDevice& device, Reduction<ReduceIn, ReduceFormula> reduction, const FillReduction& fill_reduction,
          Map<MapIn, MapFormula, Out> map, const Fill& fill, Workspace<T>& workspace) {
   const Partition& partition = reduction.partition();
   const bool in_parts = follows_in_parts<MapIn, Out>(partition);

@@ -132,9 +132,9 @@ void check_weighted_batch(const char* function, const Vector<T>& weights, Masked
 }
 
 /// normalize, with zeros at masked positions.
-template <Device D, class In, class T, class Act, class Out>
-void normalize_masked(const D& device, const In& x_weights, const View<Out>& y, const FillNormalize<T, Act>& fill,
-                      Workspace<T>& workspace) {
+template <class In, class T, class Act, class Out>
+void normalize_masked(const AnyDevice& device, const In& x_weights, const View<Out>& y,
+                      const FillNormalize<T, Act>& fill, Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
   const Partition partition = make_linear_partition(weighted_grid_of(x_weights, y), 1);
   run(device, make_map<MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
@@ -148,8 +148,8 @@ void prepare_weighted(BasicMoments<typename In::Statistic>& moments, const Grid&
 }
 
 /// collect_moments with weights; count becomes their sum.
-template <Device D, class In, class T>
-void collect_weighted_moments(const D& device, const In& x_weights, BasicMoments<StatisticOf<T>>& moments,
+template <class In, class T>
+void collect_weighted_moments(const AnyDevice& device, const In& x_weights, BasicMoments<StatisticOf<T>>& moments,
                               Workspace<T>& workspace) {
   const Grid grid = weighted_grid_of(x_weights);
   prepare_weighted(moments, grid, x_weights);
@@ -161,8 +161,8 @@ void collect_weighted_moments(const D& device, const In& x_weights, BasicMoments
 }
 
 /// collect_weighted_moments and normalize_masked, together where the cache allows. Keeps inv_std.
-template <Device D, class In, class T, class Act, class Out>
-void normalize_masked_batch(const D& device, const In& x_weights, const View<Out>& y,
+template <class In, class T, class Act, class Out>
+void normalize_masked_batch(const AnyDevice& device, const In& x_weights, const View<Out>& y,
                             BasicMoments<StatisticOf<T>>& moments, const Parameters<T>& parameters, double epsilon,
                             const Act& activation, StatisticOf<T>* inv_std, Workspace<T>& workspace) {
   const Grid grid = weighted_grid_of(x_weights, y);
@@ -176,8 +176,8 @@ void normalize_masked_batch(const D& device, const In& x_weights, const View<Out
 }
 
 /// input_gradient of weighted statistics, where masked outputs are normalized like all others.
-template <Device D, class In, class T, class Act, class Out>
-void weighted_input_gradient(const D& device, const In& x_dy_weights, const View<Out>& dx,
+template <class In, class T, class Act, class Out>
+void weighted_input_gradient(const AnyDevice& device, const In& x_dy_weights, const View<Out>& dx,
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition(weighted_grid_of(x_dy_weights, dx), 2);
@@ -185,8 +185,8 @@ void weighted_input_gradient(const D& device, const In& x_dy_weights, const View
 }
 
 /// The sums without masked positions, and weighted_input_gradient, together where the cache allows.
-template <Device D, class In, class T, class Act, class Out>
-void differentiate_masked(const D& device, const In& x_dy_weights, const View<Out>& dx,
+template <class In, class T, class Act, class Out>
+void differentiate_masked(const AnyDevice& device, const In& x_dy_weights, const View<Out>& dx,
                           const FillInputGradient<T, Act>& fill, BasicGradientSums<StatisticOf<T>>& sums,
                           Workspace<T>& workspace) {
   clear(sums, dx.shape.channels);
