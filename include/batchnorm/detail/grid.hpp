@@ -202,14 +202,14 @@ inline Partition with_long_stretches(Partition partition, Index together) {
   return partition;
 }
 
-/// Whether a map of so many bytes of inputs and outputs goes through memory in order, run by run, though sums read
-/// columns: where cores read ahead of that by themselves, and nothing goes past the caches, for which short runs fill
-/// too few lines. A run fills a cache line; two where an L2 holds all, in which coefficients for each column cost less.
+/// Whether a map of so many bytes of inputs and outputs may go through memory in order, run by run, though sums read
+/// columns: where cores read ahead of that by themselves. A run fills a cache line; two where an L2 holds all, in which
+/// coefficients for each column cost less.
 inline bool maps_straight(const Grid& grid, Index bytes) {
   const MemoryAccess& access = memory_access();
   const bool near = bytes <= 2 * access.resident_bytes;  // which is half of an L2
   const Index run_bytes = grid.shape.inner * std::min<Index>(grid.value_bytes, 8);
-  return run_bytes >= (near ? 2 : 1) * pack_bytes && !access.prefetches_straight && !access.streams(bytes);
+  return run_bytes >= (near ? 2 : 1) * pack_bytes && !access.prefetches_straight;
 }
 
 /// For a map that walks as runs what sums read as columns, if the runs are long enough.
@@ -246,14 +246,16 @@ inline Index coefficient_repeats(const Shape& shape, Index lanes, Index column_b
 inline Partition make_linear_partition(Grid grid, Index inputs, Index outputs = 1) {
   const Index total_bytes = (inputs + outputs) * grid.bytes();
   walk_long_runs(grid);
-  if (maps_straight(grid, total_bytes)) grid.by_columns = false;
+  // Short runs fill too few lines to go past the caches; several inputs are faster by runs even so.
+  const bool streams = memory_access().streams(total_bytes);
+  if (maps_straight(grid, total_bytes) && (inputs > 1 || !streams)) grid.by_columns = false;
   const Shape& shape = grid.shape;
   const Index run_bytes = std::max<Index>(shape.inner * grid.value_bytes, 1);
   const Index channels = std::max<Index>(shape.channels, 1), positions = std::max<Index>(grid.positions, 1);
   // Small ones are spared the divisions, which cost as much as the rest of a tiny call.
   if (channels * positions * run_bytes <= part_bytes) return {grid, 1, positions, 1, channels};
   if (grid.by_columns && shape.inner > 1) return make_partition(grid, inputs, 2 * part_bytes);
-  const Index bytes = memory_access().streams(total_bytes) ? streamed_part_bytes : part_bytes;
+  const Index bytes = streams ? streamed_part_bytes : part_bytes;
   const Index channel_step =
       grid.by_columns ? coefficient_columns(grid, inputs) : std::clamp<Index>(bytes / run_bytes, 1, channels);
   const Index fit = std::max<Index>(bytes / (channel_step * run_bytes), 1), line = steps_to_line(channels * run_bytes);

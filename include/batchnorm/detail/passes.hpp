@@ -258,7 +258,8 @@ template <class In, class Out>
 bool follows_in_parts(const Partition& partition) {
   const Grid& grid = partition.grid;
   const Index bytes = total_bytes<In, Out>(grid);
-  const bool straight = grid.by_columns ? maps_straight(grid, bytes) : memory_access().keeps(bytes);
+  const MemoryAccess& access = memory_access();
+  const bool straight = grid.by_columns ? maps_straight(grid, bytes) && !access.streams(bytes) : access.keeps(bytes);
   return partition.whole_channels() && !straight;
 }
 
