@@ -1,13 +1,15 @@
 // What bench_compile_time compiles: a file with Eigen's tensors, and what LIBRARY adds to it.
 #include <unsupported/Eigen/CXX11/Tensor>
 
-#define EIGEN_ALONE 0
-#define INCLUDED 1
-#define LAYER 2
-#define LAYER_COMPILED_ELSEWHERE 3
-#define LAYERS_FILE 4
+#define EIGEN_ALONE 1
+#define INCLUDED 2
+#define LAYER 3
+#define LAYER_COMPILED_ELSEWHERE 4
+#define LAYERS_FILE 5
 
-#if LIBRARY == LAYER_COMPILED_ELSEWHERE || LIBRARY == LAYERS_FILE
+#if LIBRARY < EIGEN_ALONE
+#error LIBRARY is none of these.
+#elif LIBRARY == LAYER_COMPILED_ELSEWHERE || LIBRARY == LAYERS_FILE
 #include <batchnorm/instantiate.hpp>
 #elif LIBRARY != EIGEN_ALONE
 #include <batchnorm/batchnorm.hpp>

@@ -125,8 +125,8 @@ void input_gradient_per_sample(const D& device, const In& x_dy, const View<Out>&
     const auto of_sample = sample_of(x_dy, n, samples);
     const auto to = sample_of(dx, n, samples);
     const Partition partition = make_linear_partition(grid_of(of_sample, to), 2);
-    run(device, make_map<InputGradientFormula<Identity>>(partition, of_sample, to),
-        FillSampleGradient<T>{moments, scaled_sums, row_or_null(gamma, n), epsilon}, workspace);
+    detail::run(device, make_map<InputGradientFormula<Identity>>(partition, of_sample, to),
+                FillSampleGradient<T>{moments, scaled_sums, row_or_null(gamma, n), epsilon}, workspace);
   }
 }
 

@@ -24,10 +24,20 @@ using ComputeOf = std::conditional_t<is_16_bit<Scalar>, float, Scalar>;
 template <class Scalar>
 using ParameterOf = ComputeOf<Scalar>;
 
+namespace detail {
+
+/// Not written out in StatisticOf: GCC and Clang would give functions of it different names.
+template <class Scalar>
+struct StatisticTrait {
+  static constexpr bool widens = std::is_same_v<ComputeOf<Scalar>, float> || std::is_integral_v<Scalar>;
+  using Type = std::conditional_t<widens, double, Scalar>;
+};
+
+}  // namespace detail
+
 /// Per-channel statistics are double for double, float and 16-bit tensors; for other scalars, the scalar itself.
 template <class Scalar>
-using StatisticOf =
-    std::conditional_t<std::is_same_v<ComputeOf<Scalar>, float> || std::is_integral_v<Scalar>, double, Scalar>;
+using StatisticOf = typename detail::StatisticTrait<Scalar>::Type;
 
 /// Memory that calls reuse: after the first call with a shape nothing is allocated. One serves one call at a time.
 template <class Scalar>

@@ -27,7 +27,7 @@ struct ChannelLoop {
 /// Calls f(lanes, c) for all channels of a range, a vector of them at a time.
 template <class Statistic, class F>
 void for_channels(Index begin, Index end, const F& f) {
-  dispatch_narrow(ChannelLoop<Statistic, F>{begin, end, f});
+  detail::dispatch_narrow(ChannelLoop<Statistic, F>{begin, end, f});
 }
 
 template <class L, class T>

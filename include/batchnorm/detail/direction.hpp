@@ -180,11 +180,12 @@ void tangent(const AnyDevice& device, const In& x_v, const View<Out>& ty, const 
   using Formula = InputGradientFormula<Identity>;
   const Grid grid = grid_of(x_v, ty);
   if (statistics == Statistics::constant) {
-    return run(device, make_map<Formula>(make_linear_partition(grid, 2), x_v, ty), fill, workspace);
+    return detail::run(device, make_map<Formula>(make_linear_partition(grid, 2), x_v, ty), fill, workspace);
   }
   const Partition partition = make_partition(grid, 2);
-  run(device, make_reduction<GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
-      NoCoefficients{}, make_map_after<Formula>(partition, x_v, ty), fill, workspace);
+  detail::run(device,
+              make_reduction<GradientFormula<Identity>>(partition, x_v, fill.moments.mean, sums.v, sums.v_centered),
+              NoCoefficients{}, make_map_after<Formula>(partition, x_v, ty), fill, workspace);
 }
 
 /// Of each channel: the sum of b, and that of b * (a - center).
@@ -192,8 +193,8 @@ template <class In, class T>
 void sum_pair(const AnyDevice& device, const In& a_b, const StatisticOf<T>* center, StatisticOf<T>* sum,
               StatisticOf<T>* product_sum, Workspace<T>& workspace) {
   const Partition partition = make_partition(grid_of(a_b), 2);
-  run(device, make_reduction<GradientFormula<Identity>>(partition, a_b, center, sum, product_sum), NoCoefficients{},
-      workspace);
+  detail::run(device, make_reduction<GradientFormula<Identity>>(partition, a_b, center, sum, product_sum),
+              NoCoefficients{}, workspace);
 }
 
 /// The sums of dy, alone and with v, whose own ones are there.
@@ -213,7 +214,7 @@ template <class In, class T, class Out>
 void second_input_gradient(const AnyDevice& device, const In& x_dy_v, const View<Out>& gx,
                            const FillSecondGradient<T>& fill, Workspace<T>& workspace) {
   const Partition partition = make_linear_partition(grid_of(x_dy_v, gx), 3);
-  run(device, make_map<SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
+  detail::run(device, make_map<SecondGradientFormula>(partition, x_dy_v, gx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

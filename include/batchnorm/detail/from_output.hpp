@@ -67,8 +67,8 @@ void collect_gradients_of_output(const AnyDevice& device, const In& y_dy, const 
   for (Index c = 0; c < shape.channels; ++c) centers[c] = fill.beta(c);
   using Formula = OutputGradientFormula<Act>;
   const Partition partition = make_partition(grid_of(y_dy), 2);
-  run(device, make_reduction<Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
-      FillActivation<Act, Formula::constants>{fill.activation}, workspace);
+  detail::run(device, make_reduction<Formula>(partition, y_dy, centers.data(), sums.dy.data(), sums.dy_centered.data()),
+              FillActivation<Act, Formula::constants>{fill.activation}, workspace);
   // sum g (v - beta) = gamma inv_std sum g (x - mean).
   for (Index c = 0; c < shape.channels; ++c) {
     const Statistic scale = fill.gamma(c) * fill.inv_std(c);
@@ -81,7 +81,7 @@ void input_gradient_of_output(const AnyDevice& device, const In& y_dy, const Vie
                               const FillInputGradientOfOutput<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(y_dy, dx), 2);
-  run(device, make_map<InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
+  detail::run(device, make_map<InputGradientOfOutputFormula<Act>>(partition, y_dy, dx), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

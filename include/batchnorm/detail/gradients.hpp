@@ -123,10 +123,10 @@ void collect_gradients(const AnyDevice& device, const In& x_dy, const FillNormal
   clear(sums, shape.channels);
   if (shape.size() == 0) return;
   const Partition partition = make_partition(grid_of(x_dy), 2);
-  run(device,
-      make_reduction<GradientFormula<Act>>(partition, x_dy, fill_normalize.moments.mean, sums.dy.data(),
-                                           sums.dy_centered.data()),
-      fill_normalize, workspace);
+  detail::run(device,
+              make_reduction<GradientFormula<Act>>(partition, x_dy, fill_normalize.moments.mean, sums.dy.data(),
+                                                   sums.dy_centered.data()),
+              fill_normalize, workspace);
 }
 
 template <class In, class T, class Act, class Out>
@@ -134,7 +134,7 @@ void input_gradient(const AnyDevice& device, const In& x_dy, const View<Out>& dx
                     Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(x_dy, dx), 2);
-  run(device, make_map<InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
+  detail::run(device, make_map<InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
 }
 
 /// dx where the statistics are constants; x takes no part.
@@ -144,7 +144,7 @@ void scale_gradient(const AnyDevice& device, const View<DY>& dy, const View<Out>
   if (dx.shape.size() == 0) return;
   const Inputs in(dy);
   const Partition partition = make_linear_partition(grid_of(in, dx), 1);
-  run(device, make_map<NormalizeFormula<Identity>>(partition, in, dx), fill, workspace);
+  detail::run(device, make_map<NormalizeFormula<Identity>>(partition, in, dx), fill, workspace);
 }
 
 /// collect_gradients and input_gradient, together where the cache allows.
@@ -154,7 +154,8 @@ void differentiate_batch(const AnyDevice& device, const In& x_dy, const View<Out
                          Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return clear(sums, dx.shape.channels);
   const Partition partition = make_partition(grid_of(x_dy, dx), 2);
-  run(device,
+  detail::run(
+      device,
       make_reduction<GradientFormula<Act>>(partition, x_dy, fill.moments.mean, sums.dy.data(), sums.dy_centered.data()),
       FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
       make_map_after<InputGradientFormula<Act>>(partition, x_dy, dx), fill, workspace);
@@ -194,10 +195,10 @@ void collect_sum_gradients(const AnyDevice& device, const In& known, const FillS
   clear(sums, known.shape().channels);
   if (known.shape().size() == 0) return;
   const Partition partition = make_partition(grid_of(known), In::tensors);
-  run(device,
-      make_reduction<SumGradientFormula<Act>>(partition, known, fill.fill.moments.mean, sums.dy.data(),
-                                              sums.dy_centered.data()),
-      fill.of_sums(), workspace);
+  detail::run(device,
+              make_reduction<SumGradientFormula<Act>>(partition, known, fill.fill.moments.mean, sums.dy.data(),
+                                                      sums.dy_centered.data()),
+              fill.of_sums(), workspace);
 }
 
 /// input_gradient and the gradient of the residual.
@@ -206,7 +207,7 @@ void sum_input_gradient(const AnyDevice& device, const In& known, const Out& dx_
                         const FillSumInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (known.shape().size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(known, dx_dz), In::tensors, tensors_of<Out>);
-  run(device, make_map<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
+  detail::run(device, make_map<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
 }
 
 /// collect_sum_gradients and sum_input_gradient, together where the cache allows.
@@ -216,10 +217,10 @@ void differentiate_sum(const AnyDevice& device, const In& known, const Out& dx_d
                        Workspace<T>& workspace) {
   if (known.shape().size() == 0) return clear(sums, known.shape().channels);
   const Partition partition = make_partition(grid_of(known, dx_dz), In::tensors);
-  run(device,
-      make_reduction<SumGradientFormula<Act>>(partition, known, fill.fill.moments.mean, sums.dy.data(),
-                                              sums.dy_centered.data()),
-      fill.of_sums(), make_map_after<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
+  detail::run(device,
+              make_reduction<SumGradientFormula<Act>>(partition, known, fill.fill.moments.mean, sums.dy.data(),
+                                                      sums.dy_centered.data()),
+              fill.of_sums(), make_map_after<SumInputGradientFormula<Act>>(partition, known, dx_dz), fill, workspace);
 }
 
 }  // namespace batchnorm::detail

@@ -131,7 +131,7 @@ struct CheckChannels {
 template <class Formula, class Statistic>
 bool all_reliable(const ChannelSums<Statistic>& sums, Index channels, const Statistic& count, bool first_block) {
   bool result = true;
-  dispatch_narrow(CheckChannels<Formula, Statistic>{sums, channels, count, first_block, result});
+  detail::dispatch_narrow(CheckChannels<Formula, Statistic>{sums, channels, count, first_block, result});
   return result;
 }
 

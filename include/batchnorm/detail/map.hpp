@@ -50,7 +50,7 @@ class PartMap {
       const Lines<In> runs = lines_at(in, first, grid.lines_of(p, end), length, ahead_in_runs(to.streams()));
       const ChannelRuns<In> channels(in, runs, part.channels());
       if (channels.runs.lines == 1) to.step_by_channels();
-      dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);
+      detail::dispatch(MapRuns<In, Formula, Out>{channels, to, coefficients}, length);
       p = end;
     }
   }
@@ -67,9 +67,9 @@ class PartMap {
     const Coefficients coefficients = column_coefficients();
     if constexpr (MapStrips<In, Formula, Out>::possible) {
       const MapStrips<In, Formula, Out> strips{lines, to, coefficients, columns};
-      if (strips.fits()) return run_avx2(strips);
+      if (strips.fits()) return detail::run_avx2(strips);
     }
-    dispatch(MapRows<In, Formula, Out>{lines, to, coefficients, width}, length);
+    detail::dispatch(MapRows<In, Formula, Out>{lines, to, coefficients, width}, length);
   }
 
   /// What is walked straight on, a core may read ahead of by itself: a part that holds whole channels is not.

@@ -117,8 +117,8 @@ BATCHNORM_INLINE void map_few(const Pointers<In>& in, To& to, Index begin, Index
   }
 }
 
-/// The same of a line's first values, `k` vectors at most, without a loop, whose speed would depend on where in memory
-/// its instructions lie.
+/// The same of a line's first values, as many vectors at most as `k` has, without a loop, whose speed would depend on
+/// where in memory its instructions lie.
 template <class L, class Formula, class In, class To, class Coefficients, std::size_t... k>
 BATCHNORM_INLINE void map_unrolled(const Pointers<In>& in, To& to, Index end, Coefficients& coefficients,
                                    std::index_sequence<k...>) {
@@ -264,7 +264,7 @@ struct MapRuns {
         const Pointers<In> in = unchanged.channels.of(c).place(line, 0);
         OutputLines<Out> out = unchanged.to.channel(c, count).line(line);
         RunCoefficients<L, Formula::coefficients> of_channel(unchanged.coefficients, c);
-        map_unrolled<L, Formula>(in, out, whole, of_channel, std::make_index_sequence<few_vectors>());
+        map_unrolled<L, Formula>(in, out, whole, of_channel, std::make_index_sequence<few_vectors - 1>());
         if (rest != 0) map_two<L, Formula>(in, out, whole, length - L::count, of_channel);
         out.end();
       }

@@ -74,8 +74,8 @@ void collect_moments(const AnyDevice& device, const View<const T>& x, BasicMomen
   if (x.shape.size() == 0) return;
   const Inputs in(x);
   const Partition partition = make_partition(grid_of(in), 1);
-  run(device, make_reduction<MomentFormula>(partition, in, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, workspace);
+  detail::run(device, make_reduction<MomentFormula>(partition, in, nullptr, moments.mean.data(), moments.m2.data()),
+              NoCoefficients{}, workspace);
 }
 
 /// The formula for x, or for x and z.
@@ -87,7 +87,7 @@ void normalize(const AnyDevice& device, const In& in, const Out& out, const Fill
                Workspace<T>& workspace) {
   if (in.shape().size() == 0) return;
   const Partition partition = make_linear_partition(grid_of(in, out), In::tensors, tensors_of<Out>);
-  run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, out), fill, workspace);
+  detail::run(device, make_map<NormalizeFormulaOf<Act, In>>(partition, in, out), fill, workspace);
 }
 
 /// collect_moments and normalize, together where the cache allows. Keeps inv_std where that is not null.
@@ -99,9 +99,9 @@ void normalize_batch(const AnyDevice& device, const In& in, const Out& out, Basi
   if (in.shape().size() == 0) return;
   const Inputs x(in.template get<0>());  // z is read once
   const Partition partition = make_partition(grid_of(in, out), x.tensors);
-  run(device, make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()),
-      NoCoefficients{}, make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, out),
-      FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation, inv_std}, workspace);
+  detail::run(device, make_reduction<MomentFormula>(partition, x, nullptr, moments.mean.data(), moments.m2.data()),
+              NoCoefficients{}, make_map_after<NormalizeFormulaOf<Act, In>>(partition, in, out),
+              FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation, inv_std}, workspace);
 }
 
 }  // namespace batchnorm::detail

@@ -139,7 +139,7 @@ class PartReduction {
       find_centers(block, scratch.center, Kernel::lanes);
       FurtherCoefficients<Compute, Formula> of_block = further;
       for (Compute*& array : of_block) array += block.channel_begin;
-      dispatch(Kernel{runs, scratch.center, of_block, scratch.columns}, runs.runs.length);
+      detail::dispatch(Kernel{runs, scratch.center, of_block, scratch.columns}, runs.runs.length);
       take_in(block, Kernel::lanes, 1);
       before += block.count;
     }
@@ -158,7 +158,7 @@ class PartReduction {
       const bool many = (block.end - block.begin) * grid.shape.inner >= many_values;
       const ColumnSums<Compute, Formula> columns{scratch.center, scratch.further, scratch.columns, scratch.partial};
       const bool cached = !memory_access().streams(input_bytes());
-      dispatch(SumRows<In, Formula>{rows, many, cached, narrow(rows.length), columns}, rows.length);
+      detail::dispatch(SumRows<In, Formula>{rows, many, cached, narrow(rows.length), columns}, rows.length);
       take_in(block, grid.shape.inner, fold);
       before += block.count;
     }
@@ -182,7 +182,7 @@ class PartReduction {
     const Index inner = grid.shape.inner, width = block.channels() * inner;
     constexpr bool across = Formula::finds_mean && !has_weights<Formula>;
     if (across && block.before == Statistic(0) && inner == 1) {
-      if constexpr (across) dispatch(FindCenters<In>{rows, scratch.center}, rows.length);
+      if constexpr (across) detail::dispatch(FindCenters<In>{rows, scratch.center}, rows.length);
       for (Index c = 0; fold > 1 && c < width; ++c) scratch.center[c] = average(scratch.center + c, fold, width);
     } else if (inner == 1) {
       find_centers(block, scratch.center, 1);
@@ -237,7 +237,7 @@ class PartReduction {
   void take_in(const Block& block, Index columns_per_channel, Index fold) const {
     const JoinColumns<Compute, Statistic> join{scratch.center, scratch.columns, block.channels(), columns_per_channel,
                                                fold,           scratch.block};
-    dispatch(join, columns_per_channel == 1 ? block.channels() : columns_per_channel);
+    detail::dispatch(join, columns_per_channel == 1 ? block.channels() : columns_per_channel);
     if constexpr (widens) correct(block);
     const Index c = block.channel_begin, channels = block.channels();
     const ChannelSums<Statistic>& sums = scratch.block;

@@ -187,19 +187,19 @@ void dispatch(const Kernel& kernel, [[maybe_unused]] Index length) {
       switch (active_target()) {
 #if BATCHNORM_X86
         case Target::avx512:
-          return run_avx512(kernel);
+          return detail::run_avx512(kernel);
         case Target::avx2:
-          return run_avx2(kernel);
+          return detail::run_avx2(kernel);
 #endif
         case Target::baseline:
-          return run_baseline(kernel);
+          return detail::run_baseline(kernel);
         default:
           break;
       }
     }
   }
 #endif
-  run_scalar(kernel);
+  detail::run_scalar(kernel);
 }
 
 /// The same with vectors of at most 32 bytes, however few values there are.
@@ -208,12 +208,12 @@ void dispatch_narrow(const Kernel& kernel) {
 #if BATCHNORM_VECTORS
   if constexpr (has_vectors<typename Kernel::Compute>) {
 #if BATCHNORM_X86
-    if (active_target() >= Target::avx2) return run_avx2(kernel);
+    if (active_target() >= Target::avx2) return detail::run_avx2(kernel);
 #endif
-    if (active_target() >= Target::baseline) return run_baseline(kernel);
+    if (active_target() >= Target::baseline) return detail::run_baseline(kernel);
   }
 #endif
-  run_scalar(kernel);
+  detail::run_scalar(kernel);
 }
 
 }  // namespace detail

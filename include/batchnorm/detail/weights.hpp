@@ -137,7 +137,7 @@ void normalize_masked(const AnyDevice& device, const In& x_weights, const View<O
                       const FillNormalize<T, Act>& fill, Workspace<T>& workspace) {
   if (y.shape.size() == 0) return;
   const Partition partition = make_linear_partition(weighted_grid_of(x_weights, y), 1);
-  run(device, make_map<MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
+  detail::run(device, make_map<MaskedNormalizeFormula<Act>>(partition, x_weights, y), fill, workspace);
 }
 
 /// Moments before anything has been counted, but for the sum of the weights.
@@ -155,7 +155,8 @@ void collect_weighted_moments(const AnyDevice& device, const In& x_weights, Basi
   prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
   const Partition partition = make_partition(grid, 1);
-  run(device,
+  detail::run(
+      device,
       make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, workspace);
 }
@@ -169,7 +170,8 @@ void normalize_masked_batch(const AnyDevice& device, const In& x_weights, const 
   prepare_weighted(moments, grid, x_weights);
   if (grid.shape.size() == 0) return;
   const Partition partition = make_partition(grid, 1);
-  run(device,
+  detail::run(
+      device,
       make_reduction<WeightedMomentFormula>(partition, x_weights, nullptr, moments.mean.data(), moments.m2.data()),
       NoCoefficients{}, make_map_after<MaskedNormalizeFormula<Act>>(partition, x_weights, y),
       FillNormalize<T, Act>{view_of(moments), parameters, epsilon, activation, inv_std}, workspace);
@@ -181,7 +183,7 @@ void weighted_input_gradient(const AnyDevice& device, const In& x_dy_weights, co
                              const FillInputGradient<T, Act>& fill, Workspace<T>& workspace) {
   if (dx.shape.size() == 0) return;
   const Partition partition = make_linear_partition(weighted_grid_of(x_dy_weights, dx), 2);
-  run(device, make_map<WeightedInputGradientFormula<Act, false>>(partition, x_dy_weights, dx), fill, workspace);
+  detail::run(device, make_map<WeightedInputGradientFormula<Act, false>>(partition, x_dy_weights, dx), fill, workspace);
 }
 
 /// The sums without masked positions, and weighted_input_gradient, together where the cache allows.
@@ -192,11 +194,11 @@ void differentiate_masked(const AnyDevice& device, const In& x_dy_weights, const
   clear(sums, dx.shape.channels);
   if (dx.shape.size() == 0) return;
   const Partition partition = make_partition(weighted_grid_of(x_dy_weights, dx), 2);
-  run(device,
-      make_reduction<MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
-                                                 sums.dy_centered.data()),
-      FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
-      make_map_after<WeightedInputGradientFormula<Act, true>>(partition, x_dy_weights, dx), fill, workspace);
+  detail::run(device,
+              make_reduction<MaskedGradientFormula<Act>>(partition, x_dy_weights, fill.moments.mean, sums.dy.data(),
+                                                         sums.dy_centered.data()),
+              FillNormalize<T, Act>{fill.moments, fill.parameters, fill.epsilon, fill.activation},
+              make_map_after<WeightedInputGradientFormula<Act, true>>(partition, x_dy_weights, dx), fill, workspace);
 }
 
 }  // namespace detail
