@@ -84,6 +84,7 @@ struct MemoryAccess {
   Index max_kept_bytes;         // and up to which: beyond it stores go past the caches
   Index near_prefetch_bytes;    // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;     // and where there is a single input
+  Index max_far_bytes;          // several inputs of larger tensors are asked for no farther than at least
   Index straight_run;           // longer runs, in values, of a single input of sums are walked straight on,
   Index straight_runs;          // and of each of several,
   Index straight_narrow_bytes;  // and narrow rows of several, as far as those have no more bytes
@@ -96,7 +97,7 @@ struct MemoryAccess {
   bool streams(Index bytes) const { return bytes > max_kept_bytes; }
   /// For each of the inputs.
   Index prefetch_bytes(Index tensor_bytes, Index inputs, Index outputs) const {
-    if (inputs + outputs > 1 && streams(tensor_bytes)) return near_prefetch_bytes;
+    if (inputs + outputs > 1 && tensor_bytes > max_far_bytes) return near_prefetch_bytes;
     return inputs == 1 ? far_prefetch_bytes : std::max(near_prefetch_bytes, far_prefetch_bytes / 2);
   }
 };
@@ -108,6 +109,7 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
                                           .max_kept_bytes = Index(32) << 20,
                                           .near_prefetch_bytes = Index(2) << 10,
                                           .far_prefetch_bytes = Index(8) << 10,
+                                          .max_far_bytes = Index(32) << 20,
                                           .straight_run = 32768,
                                           .straight_runs = 32768,
                                           .straight_narrow_bytes = std::numeric_limits<Index>::max(),
@@ -121,6 +123,7 @@ inline constexpr MemoryAccess zen3_access = [] {
   MemoryAccess access = zen5_access;
   access.resident_bytes = Index(256) << 10;
   access.max_kept_bytes = Index(8) << 20;
+  access.max_far_bytes = Index(16) << 20;
   access.straight_runs = 2048;
   access.straight_narrow_bytes = Index(16) << 20;
   access.streams_two = false;
@@ -134,6 +137,7 @@ inline constexpr MemoryAccess other_access{.resident_bytes = Index(512) << 10,
                                            .max_kept_bytes = std::numeric_limits<Index>::max(),
                                            .near_prefetch_bytes = Index(2) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
+                                           .max_far_bytes = std::numeric_limits<Index>::max(),
                                            .straight_run = 32768,
                                            .straight_runs = 32768,
                                            .straight_narrow_bytes = std::numeric_limits<Index>::max(),
