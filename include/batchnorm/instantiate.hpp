@@ -3,14 +3,17 @@
 #include "batchnorm/batchnorm.hpp"
 
 // Compiles a layer's kernels once for a whole program. Each file that calls a layer otherwise compiles them for itself,
-// which takes most of its time. A header that those files include, and one source file, have outside namespaces
+// which takes most of its time. Outside namespaces, a header that those files include has
 //   BATCHNORM_LAYER(extern template, float, batchnorm::Relu);
+// and one source file, which includes it,
 //   BATCHNORM_LAYER(template, float, batchnorm::Relu);
-// That source file may have other optimizations than the rest: -O2 in a debug build. What is not declared so, as calls
-// whose tensors have different scalars, is compiled where it is used, as ever.
+// What is not declared so, as calls whose tensors have different scalars, is compiled where it is used, as ever. If
+// that source file has other optimizations than the rest (-O2 in a debug build), its object is to be linked first:
+// linkers take the first of kernels that several files have compiled.
 
 /// forward, infer, backward and backward_parameters of batchnorm::BatchNorm<scalar, ...>, whose second argument,
-/// batchnorm::Identity where there is no activation, must be spelled out.
+/// batchnorm::Identity where there is no activation, must be spelled out: of tensors of `scalar`, a name without
+/// commas, of every type, on every device.
 ///
 /// Linker: reports as undefined what is declared `extern template` and nowhere `template`.
 #define BATCHNORM_LAYER(extern_template, scalar, ...)                                            \
