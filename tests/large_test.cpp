@@ -45,7 +45,7 @@ class Framed {
 /// As it is, but outputs of any size go past the caches, or none.
 detail::MemoryAccess streaming_access(bool streams, bool streams_two = true) {
   detail::MemoryAccess access = detail::memory_access();
-  access.max_kept_bytes = streams ? 0 : std::numeric_limits<Index>::max();
+  access.max_kept_bytes = access.max_kept_alone_bytes = streams ? 0 : std::numeric_limits<Index>::max();
   access.streams_two = streams_two;
   return access;
 }

@@ -162,7 +162,6 @@ class Map {
         in_(in),
         out_(out),
         read_before_(read_before),
-        streams_(may_stream(out)),
         repeats_(row_repeats()),
         coefficients_(std::max<Index>(repeats_, 1) * partition.grid.shape.channels, map_columns(),
                       partition.grid.by_columns ? lane_of(out) : 0) {}
@@ -170,7 +169,10 @@ class Map {
   const Partition& partition() const { return partition_; }
 
   Index computes(Index workers) const { return coefficients_.computes(workers); }
-  void use(Compute* computes) { coefficients_.use(computes); }
+  void use(Index threads, Compute* computes) {
+    streams_ = may_stream(out_, threads);
+    coefficients_.use(computes);
+  }
 
   /// Sets the coefficients of these channels, which `part` will read.
   template <class Fill>
@@ -214,29 +216,29 @@ class Map {
 
   /// Where the caches do not hold the tensors, nor the output's memory because it is an input's.
   template <class T>
-  bool may_stream_to(const View<T>& out) const {
+  bool may_stream_to(const View<T>& out, Index threads) const {
     const void* const memory = out.data;
-    return memory_access().streams(total_bytes<In, Out>(partition_.grid)) &&
+    return memory_access().streams(total_bytes<In, Out>(partition_.grid), threads) &&
            reinterpret_cast<std::uintptr_t>(memory) % sizeof(T) == 0 &&
            in_.all([&](const auto& view) { return !lies_at(view, memory); });
   }
-  bool may_stream_to(const View<Bit>&) const { return false; }
+  bool may_stream_to(const View<Bit>&, Index) const { return false; }
 
   template <class T>
-  Streams<View<T>> may_stream(const View<T>& out) const {
-    return {may_stream_to(out)};
+  Streams<View<T>> may_stream(const View<T>& out, Index threads) const {
+    return {may_stream_to(out, threads)};
   }
   template <class First, class Second>
-  Streams<Out> may_stream(const TwoOutputs<First, Second>& out) const {
-    const bool first = may_stream_to(out.first);
-    return {first, (!first || memory_access().streams_two) && may_stream_to(out.second)};
+  Streams<Out> may_stream(const TwoOutputs<First, Second>& out, Index threads) const {
+    const bool first = may_stream_to(out.first, threads);
+    return {first, (!first || memory_access().streams_two) && may_stream_to(out.second, threads)};
   }
 
   Partition partition_;
   In in_;
   Out out_;
   bool read_before_;
-  Streams<Out> streams_;
+  Streams<Out> streams_{};
   Index repeats_;
   CoefficientArrays<Compute, Formula::coefficients> coefficients_;
 };

@@ -34,7 +34,7 @@ void run(const AnyDevice& device, Map<In, Formula, Out> map, const Fill& fill, W
   const Partition& partition = map.partition();
   const Index threads = workers(device, partition.parts(), partition.grid.bytes());
   workspace.reserve(map.computes(threads), 0);
-  map.use(workspace.computes());
+  map.use(threads, workspace.computes());
   map.fill(fill, 0, partition.grid.shape.channels);
   run_tasks(device, threads, partition.parts(), Order::forwards, [&](Index k, Index worker) { map.part(k, worker); });
 }
@@ -52,7 +52,7 @@ void run(const AnyDevice& device, Reduction<ReduceIn, ReduceFormula> reduction, 
   const Index reduce_computes = reduction.computes(threads);
   workspace.reserve(reduce_computes + map.computes(threads), reduction.statistics(threads));
   reduction.use(threads, workspace.computes(), workspace.statistics());
-  map.use(workspace.computes() + reduce_computes);
+  map.use(threads, workspace.computes() + reduce_computes);
   reduction.fill(fill_reduction);
   if (in_parts) {
     run_tasks(device, threads, parts, Order::forwards, [&](Index k, Index worker) {

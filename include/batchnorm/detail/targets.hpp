@@ -81,10 +81,10 @@ struct MemoryAccess {
   Index resident_bytes;         // what stays in a core's L2 from one pass to the next
   Index resident_run_bytes;     // what a core's share of the L3 holds from one pass to the next: runs of a channel
   Index min_kept_bytes;         // of inputs and outputs, from which on an L3 keeps what the nearer caches do not,
-  Index max_kept_bytes;         // and up to which: beyond it stores go past the caches
+  Index max_kept_bytes;         // and up to which: beyond it stores go past the caches,
+  Index max_kept_alone_bytes;   // where a single thread stores: it reaches memory nearly as fast as the L3
   Index near_prefetch_bytes;    // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;     // and where there is a single input
-  Index max_far_bytes;          // several inputs of larger tensors are asked for no farther than at least
   Index straight_run;           // longer runs, in values, of a single input of sums are walked straight on,
   Index straight_runs;          // and of each of several,
   Index straight_narrow_bytes;  // and narrow rows of several, as far as those have no more bytes
@@ -95,9 +95,12 @@ struct MemoryAccess {
 
   bool keeps(Index bytes) const { return bytes >= min_kept_bytes && !streams(bytes); }
   bool streams(Index bytes) const { return bytes > max_kept_bytes; }
+  bool streams(Index bytes, Index threads) const {
+    return bytes > (threads == 1 ? max_kept_alone_bytes : max_kept_bytes);
+  }
   /// For each of the inputs.
   Index prefetch_bytes(Index tensor_bytes, Index inputs, Index outputs) const {
-    if (inputs + outputs > 1 && tensor_bytes > max_far_bytes) return near_prefetch_bytes;
+    if (inputs + outputs > 1 && streams(tensor_bytes)) return near_prefetch_bytes;
     return inputs == 1 ? far_prefetch_bytes : std::max(near_prefetch_bytes, far_prefetch_bytes / 2);
   }
 };
@@ -107,9 +110,9 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
                                           .resident_run_bytes = Index(4) << 20,
                                           .min_kept_bytes = Index(12) << 20,
                                           .max_kept_bytes = Index(32) << 20,
+                                          .max_kept_alone_bytes = Index(32) << 20,
                                           .near_prefetch_bytes = Index(2) << 10,
                                           .far_prefetch_bytes = Index(8) << 10,
-                                          .max_far_bytes = Index(32) << 20,
                                           .straight_run = 32768,
                                           .straight_runs = 32768,
                                           .straight_narrow_bytes = std::numeric_limits<Index>::max(),
@@ -122,8 +125,8 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
 inline constexpr MemoryAccess zen3_access = [] {
   MemoryAccess access = zen5_access;
   access.resident_bytes = Index(256) << 10;
-  access.max_kept_bytes = Index(8) << 20;
-  access.max_far_bytes = Index(16) << 20;
+  access.max_kept_bytes = Index(16) << 20;
+  access.max_kept_alone_bytes = Index(8) << 20;
   access.straight_runs = 2048;
   access.straight_narrow_bytes = Index(16) << 20;
   access.streams_two = false;
@@ -135,9 +138,9 @@ inline constexpr MemoryAccess other_access{.resident_bytes = Index(512) << 10,
                                            .resident_run_bytes = Index(2) << 20,
                                            .min_kept_bytes = std::numeric_limits<Index>::max(),
                                            .max_kept_bytes = std::numeric_limits<Index>::max(),
+                                           .max_kept_alone_bytes = std::numeric_limits<Index>::max(),
                                            .near_prefetch_bytes = Index(2) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
-                                           .max_far_bytes = std::numeric_limits<Index>::max(),
                                            .straight_run = 32768,
                                            .straight_runs = 32768,
                                            .straight_narrow_bytes = std::numeric_limits<Index>::max(),
