@@ -67,7 +67,7 @@ class PartMap {
     const Coefficients coefficients = column_coefficients();
     if constexpr (MapStrips<In, Formula, Out>::possible) {
       const MapStrips<In, Formula, Out> strips{lines, to, coefficients, columns};
-      if (strips.fits()) return detail::run_avx2(strips);
+      if (strips.fits()) return run_avx2(strips);  // unqualified: only x86 has it
     }
     detail::dispatch(MapRows<In, Formula, Out>{lines, to, coefficients, width}, length);
   }
