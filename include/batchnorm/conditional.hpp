@@ -93,8 +93,8 @@ void check_per_sample_gradient(const char* function, const char* name, const G& 
 }
 
 /// The gradients of each sample's gamma and beta, and the sums of gamma * dy over all samples.
-template <Device D, class In, class T>
-void collect_gradients_per_sample(const D& device, const In& x_dy, Index samples,
+template <class In, class T>
+void collect_gradients_per_sample(const AnyDevice& device, const In& x_dy, Index samples,
                                   const MomentsView<StatisticOf<T>>& moments, double epsilon,
                                   const Eigen::Ref<const PerSample<ParameterOf<T>>>& gamma,
                                   PerSample<ParameterOf<T>>& gamma_gradient, PerSample<ParameterOf<T>>& beta_gradient,
@@ -115,8 +115,8 @@ void collect_gradients_per_sample(const D& device, const In& x_dy, Index samples
   }
 }
 
-template <Device D, class In, class Out, class T>
-void input_gradient_per_sample(const D& device, const In& x_dy, const View<Out>& dx, Index samples,
+template <class In, class Out, class T>
+void input_gradient_per_sample(const AnyDevice& device, const In& x_dy, const View<Out>& dx, Index samples,
                                const MomentsView<StatisticOf<T>>& moments, double epsilon,
                                const Eigen::Ref<const PerSample<ParameterOf<T>>>& gamma,
                                const BasicGradientSums<StatisticOf<T>>& scaled_sums, Workspace<T>& workspace) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "batchnorm/detail/map_kernels.hpp"
+#include "batchnorm/detail/map_lines.hpp"
 #include "batchnorm/detail/targets.hpp"
 
 namespace batchnorm::detail {

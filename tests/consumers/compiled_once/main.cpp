@@ -14,7 +14,7 @@ bool equal(const Vector& values, float first, float second) {
 bool right_without_residual() {
   const Vector x{{-1, 1}}, dy{{1, 3}};
   Vector y, dx;
-  batchnorm::BatchNorm<float, Ramp> layer(1, {.epsilon = 0});
+  batchnorm::BatchNorm<float, TwoSlopedRamp> layer(1, {.epsilon = 0});
   layer.forward(x, y);
   bool right = equal(y, 0, 1);
   layer.backward(x, dy, dx);
@@ -41,7 +41,7 @@ bool right_with_residual() {
 }
 
 int main() {
-  const bool right = right_without_residual() && right_with_residual<Ramp>() && right_with_residual<SilentRamp>() &&
+  const bool right = right_without_residual() && right_with_residual<TwoSlopedRamp>() && right_with_residual<Ramp>() &&
                      right_with_residual<batchnorm::Identity>();
   return right ? EXIT_SUCCESS : EXIT_FAILURE;
 }
