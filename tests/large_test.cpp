@@ -137,6 +137,33 @@ TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
   }
 }
 
+/// Rows of less than a page, in strips and in bands, folded and whole, with and without ends: backward asks for their
+/// memory in advance, however small the tensor.
+template <class Scalar>
+void expect_right_where_backward_asks() {
+  detail::MemoryAccess access = detail::memory_access();
+  access.min_backward_bytes = 0;
+  const AccessGuard guard(access);
+  for (const Layout& layout : {Layout{{50, 3, 1}, Order::row_major, 1},
+                               {{37, 24, 1}, Order::row_major, 1},
+                               {{300, 61, 1}, Order::row_major, 1},
+                               {{129, 96, 1}, Order::row_major, 1},
+                               {{1100, 130, 1}, Order::row_major, 1},
+                               {{77, 487, 1}, Order::row_major, 1},
+                               {{40, 5, 49}, Order::row_major, 1}}) {
+    SCOPED_TRACE(text(layout));
+    const auto p = random_problem<Scalar>(layout);
+    expect_matches_oracle_on_every_target(p);
+    expect_same_bits_at_any_alignment(p);
+  }
+}
+
+TEST(SmallRows, RightWhereBackwardAsks) {
+  expect_right_where_backward_asks<float>();
+  expect_right_where_backward_asks<double>();
+  expect_right_where_backward_asks<Eigen::half>();
+}
+
 /// Rows of few columns, a multiple of whole vectors, have maps of their own where vectors are aligned.
 template <class Scalar>
 void expect_same_bits_of_few_columns() {

@@ -56,15 +56,11 @@ struct Grid {
   Index bytes() const { return shape.size() * value_bytes; }
 };
 
-/// Kernels ask for memory in advance where tensors do not stay in the caches. Outputs too: a store waits until its line
-/// has been read. Tensors of 16 bits count as if they had 32.
-inline constexpr Index min_prefetch_bytes = 6'000'000;
-
-/// How far ahead, for each input.
+/// How far ahead of what they read kernels ask for memory, for each input: nothing in tensors of less than `min_bytes`.
 template <class T>
-Index values_ahead(const Shape& shape, Index inputs, Index outputs) {
+Index values_ahead(const Shape& shape, Index inputs, Index outputs, Index min_bytes = min_prefetch_bytes) {
   const Index compute_bytes = shape.size() * static_cast<Index>(sizeof(ComputeOf<T>));
-  if (compute_bytes < min_prefetch_bytes) return 0;
+  if (compute_bytes < min_bytes) return 0;
   return memory_access().prefetch_bytes(compute_bytes, inputs, outputs) / static_cast<Index>(sizeof(T));
 }
 

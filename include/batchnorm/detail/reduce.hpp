@@ -166,10 +166,19 @@ class PartReduction {
 
   Lines<In> rows_of(const Block& block, Index fold) const {
     const Index width = fold * block.channels() * grid.shape.inner;
-    Lines<In> rows = lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0),
-                              (block.end - block.begin) / fold, width, ahead(narrow(width)), fold);
+    Lines<In> rows =
+        lines_at(in, Pointers<In>(in, block.begin, block.channel_begin, 0), (block.end - block.begin) / fold, width,
+                 ahead(narrow(width), min_asked_bytes(width)), fold);
     if (rows.has_gaps() && !memory_access().prefetches_over_gaps) rows.ahead = 0;
     return rows;
+  }
+
+  /// A backward pass reads x long after the forward pass: it may have to come from memory, however small it is. Rows of
+  /// a page and more a core follows by itself.
+  Index min_asked_bytes(Index width) const {
+    constexpr Index page = 4096;
+    const bool asks_early = tensors_summed<In, Formula> > 1 && width * Index(sizeof(typename In::Widest)) < page;
+    return asks_early ? memory_access().min_backward_bytes : min_prefetch_bytes;
   }
 
   Index input_bytes() const { return In::tensors * grid.bytes(); }
@@ -206,10 +215,10 @@ class PartReduction {
   // ---- Both.
 
   /// Where memory is read straight on, a core may read ahead of light work by itself, if each vector is in one line.
-  Index ahead(bool straight) const {
+  Index ahead(bool straight, Index min_bytes = min_prefetch_bytes) const {
     const bool aligned = lane_of(in.template get<0>().data) == 0;
     if (straight && aligned && is_light && !memory_access().prefetches_straight) return 0;
-    return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0);
+    return values_ahead<typename In::Widest>(grid.shape, tensors_summed<In, Formula>, 0, min_bytes);
   }
 
   /// The center of each channel, `stride` apart: the mean, where it is given; else that of the values so far, so that

@@ -109,6 +109,17 @@ struct SumRows {
     }
     return reach;
   }
+  /// What to ask for at a row and a column of a band. In bands that have no gaps and are read from a cache its distance
+  /// from the band's first values is a constant, which takes no registers. Beyond the caches it is not: so many lines
+  /// asked for at once would keep waiting what is read.
+  template <class L, int Rows, int vectors>
+  BATCHNORM_INLINE static Index far_of(const Reach& reach, std::size_t k, Index row, Index column) {
+    if constexpr (rows_with_gaps<L> < Rows && far_strip<L> < vectors) {
+      return reach.far[k] + column * Rows + row * vectors * L::count;
+    } else {
+      return reach.far[k] + column * reach.by_column[k] + row * reach.by_row[k];
+    }
+  }
   /// Behind the last rows there are none to ask for, where they have gaps.
   BATCHNORM_INLINE bool asks(const Sweep& sweep) const {
     return rows.ahead != 0 && (sweep.end < rows.lines || !rows.has_gaps());
@@ -188,8 +199,7 @@ struct SumRows {
             at[row].template fill<L, k>(v[k], 0);
           } else {
             if constexpr (Asks) {
-              const Index far = reach.far[k] + column * reach.by_column[k] + static_cast<Index>(row) * reach.by_row[k];
-              at[0].template prefetch_strip<L, k>(s, 0, far);
+              at[0].template prefetch_strip<L, k>(s, 0, far_of<L, Rows, vectors>(reach, k, row, column));
             }
             at[row].template load<L, k>(v[k], column + offset);
           }
