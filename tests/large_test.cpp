@@ -137,12 +137,12 @@ TEST(Large, SameBitsAtAnyAlignmentOfOtherScalars) {
   }
 }
 
-/// Rows of less than a page, in strips and in bands, folded and whole, with and without ends: backward asks for their
+/// Rows of less than a page, in strips and in bands, folded and whole, with and without ends: sums ask for their
 /// memory in advance, however small the tensor.
 template <class Scalar>
-void expect_right_where_backward_asks() {
+void expect_right_where_sums_ask() {
   detail::MemoryAccess access = detail::memory_access();
-  access.min_backward_bytes = 0;
+  access.min_row_bytes = 0;
   const AccessGuard guard(access);
   for (const Layout& layout : {Layout{{50, 3, 1}, Order::row_major, 1},
                                {{37, 24, 1}, Order::row_major, 1},
@@ -158,10 +158,10 @@ void expect_right_where_backward_asks() {
   }
 }
 
-TEST(SmallRows, RightWhereBackwardAsks) {
-  expect_right_where_backward_asks<float>();
-  expect_right_where_backward_asks<double>();
-  expect_right_where_backward_asks<Eigen::half>();
+TEST(SmallRows, RightWhereSumsAsk) {
+  expect_right_where_sums_ask<float>();
+  expect_right_where_sums_ask<double>();
+  expect_right_where_sums_ask<Eigen::half>();
 }
 
 /// Rows of few columns, a multiple of whole vectors, have maps of their own where vectors are aligned.

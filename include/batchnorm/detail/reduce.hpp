@@ -173,12 +173,13 @@ class PartReduction {
     return rows;
   }
 
-  /// A backward pass reads x long after the forward pass: it may have to come from memory, however small it is. Rows of
-  /// a page and more a core follows by itself.
+  /// Small tensors are asked for too: what sums read has mostly left the nearer caches since it was written, x before a
+  /// backward pass all of them. Rows of a page and more a core follows by itself, and those of few columns.
   Index min_asked_bytes(Index width) const {
-    constexpr Index page = 4096;
-    const bool asks_early = tensors_summed<In, Formula> > 1 && width * Index(sizeof(typename In::Widest)) < page;
-    return asks_early ? memory_access().min_backward_bytes : min_prefetch_bytes;
+    constexpr Index page = 4096, few_columns = max_strip * pack_lanes<Compute>;
+    const bool by_itself =
+        width * Index(sizeof(typename In::Widest)) >= page || (In::count == 1 && width <= few_columns);
+    return by_itself ? min_prefetch_bytes : memory_access().min_row_bytes;
   }
 
   Index input_bytes() const { return In::tensors * grid.bytes(); }

@@ -104,17 +104,17 @@ struct SumRows {
       } else {
         reach.far[k] = std::max(rows.ahead, band_rows<L> * stride);
         reach.by_column[k] = band_rows<L>;
-        reach.by_row[k] = (cached ? strip<L> : far_strip<L>)*L::count;
+        reach.by_row[k] = far_strip<L> * L::count;
       }
     }
     return reach;
   }
-  /// What to ask for at a row and a column of a band. In bands that have no gaps and are read from a cache its distance
-  /// from the band's first values is a constant, which takes no registers. Beyond the caches it is not: so many lines
-  /// asked for at once would keep waiting what is read.
+  /// What to ask for at a row and a column of a band. In wide strips, which rows without gaps have that a cache may
+  /// hold, its distance from the band's first values is a constant, which takes no registers. Beyond the caches it is
+  /// not: so many lines asked for at once would keep waiting what is read.
   template <class L, int Rows, int vectors>
   BATCHNORM_INLINE static Index far_of(const Reach& reach, std::size_t k, Index row, Index column) {
-    if constexpr (rows_with_gaps<L> < Rows && far_strip<L> < vectors) {
+    if constexpr (Rows > 1 && far_strip<L> < vectors) {
       return reach.far[k] + column * Rows + row * vectors * L::count;
     } else {
       return reach.far[k] + column * reach.by_column[k] + row * reach.by_row[k];
@@ -162,7 +162,7 @@ struct SumRows {
   template <class L>
   BATCHNORM_INLINE Index add_asked_band(const Sweep& band, const Reach& reach) const {
     if constexpr (far_strip<L> < strip<L>) {
-      if (!cached) return add_band<L, band_rows<L>, far_strip<L>, true>(band, reach);
+      if (!cached || rows.has_gaps()) return add_band<L, band_rows<L>, far_strip<L>, true>(band, reach);
     }
     return add_band<L, band_rows<L>, strip<L>, true>(band, reach);
   }

@@ -89,7 +89,7 @@ struct MemoryAccess {
   Index max_kept_alone_bytes;   // where a single thread stores: it reaches memory nearly as fast as the L3
   Index near_prefetch_bytes;    // how far ahead kernels ask for memory, at least,
   Index far_prefetch_bytes;     // and where there is a single input
-  Index min_backward_bytes;     // of a tensor, from which on sums of several ask for rows of less than a page
+  Index min_row_bytes;          // of a tensor, from which on sums ask for rows of less than a page
   Index straight_run;           // longer runs, in values, of a single input of sums are walked straight on,
   Index straight_runs;          // and of each of several,
   Index straight_narrow_bytes;  // and narrow rows of several, as far as those have no more bytes
@@ -118,7 +118,7 @@ inline constexpr MemoryAccess zen5_access{.resident_bytes = Index(512) << 10,
                                           .max_kept_alone_bytes = Index(32) << 20,
                                           .near_prefetch_bytes = Index(2) << 10,
                                           .far_prefetch_bytes = Index(8) << 10,
-                                          .min_backward_bytes = min_prefetch_bytes,
+                                          .min_row_bytes = min_prefetch_bytes,
                                           .straight_run = 32768,
                                           .straight_runs = 32768,
                                           .straight_narrow_bytes = std::numeric_limits<Index>::max(),
@@ -133,7 +133,7 @@ inline constexpr MemoryAccess zen3_access = [] {
   access.resident_bytes = Index(256) << 10;
   access.max_kept_bytes = Index(16) << 20;
   access.max_kept_alone_bytes = Index(8) << 20;
-  access.min_backward_bytes = Index(256) << 10;
+  access.min_row_bytes = Index(256) << 10;
   access.straight_runs = 2048;
   access.straight_narrow_bytes = Index(16) << 20;
   access.streams_two = false;
@@ -148,7 +148,7 @@ inline constexpr MemoryAccess other_access{.resident_bytes = Index(512) << 10,
                                            .max_kept_alone_bytes = std::numeric_limits<Index>::max(),
                                            .near_prefetch_bytes = Index(2) << 10,
                                            .far_prefetch_bytes = Index(2) << 10,
-                                           .min_backward_bytes = min_prefetch_bytes,
+                                           .min_row_bytes = min_prefetch_bytes,
                                            .straight_run = 32768,
                                            .straight_runs = 32768,
                                            .straight_narrow_bytes = std::numeric_limits<Index>::max(),
