@@ -174,11 +174,11 @@ class PartReduction {
   }
 
   /// Small tensors are asked for too: what sums read has mostly left the nearer caches since it was written, x before a
-  /// backward pass all of them. Rows of a page and more a core follows by itself, and those of few columns.
+  /// backward pass all of them. Rows of a page and more a core follows by itself, and a single input's of few columns.
   Index min_asked_bytes(Index width) const {
-    constexpr Index page = 4096, few_columns = max_strip * pack_lanes<Compute>;
+    constexpr Index page = 4096, max_narrow_columns = SumRows<In, Formula>::max_narrow_columns;
     const bool by_itself =
-        width * Index(sizeof(typename In::Widest)) >= page || (In::count == 1 && width <= few_columns);
+        width * Index(sizeof(typename In::Widest)) >= page || (In::count == 1 && width <= max_narrow_columns);
     return by_itself ? min_prefetch_bytes : memory_access().min_row_bytes;
   }
 

@@ -20,8 +20,9 @@ struct SumRows {
   bool narrow;       // whether rows are read straight on, strip by strip, whether their memory is asked for or not
   ColumnSums<Compute, Formula> columns;
 
+  static constexpr Index max_narrow_columns = max_strip * pack_lanes<Compute>;
   /// Columns of several inputs that are few enough for it.
-  static constexpr bool is_narrow(Index columns) { return In::count > 1 && columns <= max_strip * pack_lanes<Compute>; }
+  static constexpr bool is_narrow(Index columns) { return In::count > 1 && columns <= max_narrow_columns; }
 
   template <int Bytes>
   BATCHNORM_INLINE void run() const {
